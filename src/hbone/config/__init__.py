@@ -1,0 +1,1 @@
+"""What the operator asked for: settings files, environment and flags become frozen models here."""

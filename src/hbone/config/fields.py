@@ -1,0 +1,183 @@
+"""The types of settings' values, and how a setting is declared.
+
+A setting says everything about itself in one place: default, meaning, ztunnel's environment names for it and
+what a changed value takes to apply. Loading, documentation, JSON Schema, `--print-config` and reload read that.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any, ClassVar, Final, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from hbone.addr import Authority, parse_authority
+from hbone.config.listen import InheritedListen, TcpListen, UnixListen, parse_listen
+from hbone.config.refs import AccountRef, WorkloadInfo, WorkloadRef
+from hbone.config.units import parse_duration, parse_size
+from hbone.errors import HboneError
+from hbone.identity.spiffe import TrustDomain, parse_trust_domain
+
+T = TypeVar("T")
+
+
+class Applies(Enum):
+    """What it takes for a changed value to be in force."""
+
+    LIVE = "live"
+    """At once, for what begins from now on."""
+    DRAIN = "drain"
+    """Listeners or tunnels are replaced; what they carry may finish."""
+    RESTART = "restart"
+    """The process has to be started again."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, strict about keys."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        use_attribute_docstrings=False,
+        validate_default=False,
+    )
+
+
+def setting(
+    default: Any, meaning: str, applies: Applies = Applies.RESTART, *, env: tuple[str, ...] = (), **limits: Any
+) -> Any:
+    """A field with everything known about it. `env`: ztunnel's names, the strongest first; `limits`: ge, le, gt."""
+    extra: dict[str, Any] = {"x-applies": applies.value}
+    if env:
+        extra["x-ztunnel-env"] = list(env)
+    if isinstance(default, type) and issubclass(default, BaseModel):
+        return Field(default_factory=default, description=meaning, json_schema_extra=extra)
+    field: Any = Field(default=default, description=meaning, json_schema_extra=extra, **limits)
+    return field
+
+
+def required(meaning: str, alias: str | None = None) -> Any:
+    """A field that has no default."""
+    return Field(default=..., description=meaning, alias=alias)
+
+
+def problem(error: HboneError) -> PydanticCustomError:
+    """`error` in a form that pydantic collects with its place; `load.py` turns it into a Problem."""
+    # Braces would be taken for a template's.
+    return PydanticCustomError("hbone", "{what}", {"what": error.what, "fix": error.fix})
+
+
+def _parsed(parse: Callable[[Any], T], *kept: type) -> BeforeValidator:
+    """Accepts a finished value of the types `kept`, and whatever `parse` makes one of."""
+
+    def convert(value: Any) -> Any:
+        if kept and isinstance(value, kept):
+            return value
+        try:
+            return parse(value)
+        except HboneError as error:
+            raise problem(error) from error
+
+    return BeforeValidator(convert)
+
+
+def _from_text(parse: Callable[[str], T], *kept: type) -> BeforeValidator:
+    def text_only(value: object) -> T:
+        if not isinstance(value, str):
+            raise HboneError(f"{value!r} is not text", fix="put it in quotes")
+        return parse(value)
+
+    return _parsed(text_only, *kept)
+
+
+OFF: Final = frozenset({"off", "none", ""})
+
+
+def _or_off(value: Any) -> Any:
+    """None for `off`, which YAML 1.1 reads as false, and for `none`."""
+    if value is False or (isinstance(value, str) and value.strip().lower() in OFF):
+        return None
+    return value
+
+
+def _text_schema(*examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "examples": list(examples)})
+
+
+def _no_flag(value: Any) -> Any:
+    """A YAML `yes` is no number, though Python would count it as one."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "{what}", {"what": "not a number"})
+    return value
+
+
+_DURATION_TEXT: Final[dict[str, Any]] = {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d))+$|^\d+(\.\d+)?$"}
+_SIZE_TEXT: Final[dict[str, Any]] = {"type": "string", "pattern": r"^\d+(\.\d+)? ?(B|KiB|MiB|GiB|KB|MB|GB)?$"}
+_OFF_SCHEMA: Final[dict[str, Any]] = {"enum": ["off", "none", False, None]}
+_LISTEN_TEXT: Final[dict[str, Any]] = {
+    "type": "string",
+    "examples": ["127.0.0.1:15080", "[::]:15008", "unix:/run/hbone/admin.sock", "fd:3"],
+}
+
+Duration = Annotated[
+    float,
+    _parsed(parse_duration),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _DURATION_TEXT]}, mode="validation"),
+]
+"""Seconds."""
+OptionalDuration = Annotated[
+    float | None,
+    _parsed(lambda value: None if _or_off(value) is None else parse_duration(value)),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _DURATION_TEXT, _OFF_SCHEMA]}, mode="validation"),
+]
+Size = Annotated[
+    int,
+    _parsed(parse_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _SIZE_TEXT]}, mode="validation"),
+]
+"""Bytes."""
+Count = Annotated[int, BeforeValidator(_no_flag)]
+
+_LISTEN_TYPES: Final = (TcpListen, UnixListen, InheritedListen)
+_AS_TEXT: Final = PlainSerializer(str, return_type=str)
+_AS_TEXT_OR_OFF: Final = PlainSerializer(lambda value: "off" if value is None else str(value), return_type=str)
+ListenSetting = Annotated[
+    TcpListen | UnixListen | InheritedListen,
+    _from_text(parse_listen, *_LISTEN_TYPES),
+    _AS_TEXT,
+    WithJsonSchema(_LISTEN_TEXT),
+]
+
+
+def _listen_or_off(value: object) -> TcpListen | UnixListen | InheritedListen | None:
+    kept = _or_off(value)
+    if kept is None or isinstance(kept, _LISTEN_TYPES):
+        return kept
+    return parse_listen(str(kept))
+
+
+OptionalListen = Annotated[
+    TcpListen | UnixListen | InheritedListen | None,
+    _parsed(_listen_or_off),
+    _AS_TEXT_OR_OFF,
+    WithJsonSchema({"anyOf": [_LISTEN_TEXT, _OFF_SCHEMA]}),
+]
+Target = Annotated[
+    Authority,
+    _from_text(parse_authority, Authority),
+    _AS_TEXT,
+    _text_schema("127.0.0.1:8080", "cart.shop.svc.cluster.local:80"),
+]
+"""HOST:PORT."""
+Account = Annotated[AccountRef, _from_text(AccountRef.parse, AccountRef), _AS_TEXT, _text_schema("shop/cart")]
+WorkloadName = Annotated[WorkloadRef, _from_text(WorkloadRef.parse, WorkloadRef), _AS_TEXT, _text_schema("shop/cart-0")]
+OptionalWorkloadInfo = Annotated[
+    WorkloadInfo | None,
+    _parsed(lambda value: value if value is None else WorkloadInfo.parse(str(value)), WorkloadInfo),
+    PlainSerializer(lambda value: None if value is None else str(value), return_type=str | None),
+    WithJsonSchema({"anyOf": [{"type": "string", "examples": ["shop/cart-0/cart"]}, {"type": "null"}]}),
+]
+DomainName = Annotated[TrustDomain, _from_text(parse_trust_domain)]

@@ -1,0 +1,191 @@
+"""Every setting of every process, once: name, type, default, meaning, and how a change applies.
+
+Units end the names (`_s`, `_bytes`). What a value must look like is in `fields.py`, what must fit together in
+`check.py`. Any setting can also be given as the environment variable HBONE_<NAME IN CAPITALS>, hence no name is
+used twice in one model.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from hbone.addr import SocketAddress, parse_ip
+from hbone.config.fields import (
+    Account,
+    Applies,
+    Count,
+    DomainName,
+    Duration,
+    ListenSetting,
+    OptionalListen,
+    OptionalWorkloadInfo,
+    Settings,
+    Target,
+    WorkloadName,
+    required,
+    setting,
+)
+from hbone.config.listen import TcpListen
+from hbone.config.sections import Http2, Limits, Logging, Tcp, Timeouts
+
+LIVE, DRAIN, RESTART = Applies.LIVE, Applies.DRAIN, Applies.RESTART
+
+
+def _tcp(ip: str, port: int) -> TcpListen:
+    return TcpListen(SocketAddress(parse_ip(ip), port))
+
+
+class Listeners(Settings):
+    """Where to listen: `ADDRESS:PORT`, `unix:/PATH`, `fd:N` (handed down), or `off`."""
+
+    inbound: OptionalListen = setting(_tcp("0.0.0.0", 15008), "HBONE tunnels of other nodes", DRAIN)
+    inbound_plaintext: OptionalListen = setting(
+        None, "plaintext captured on its way to a workload here (port 15006 by custom)", DRAIN
+    )
+    outbound: OptionalListen = setting(
+        None, "connections captured on their way out of a workload here (port 15001 by custom)", DRAIN
+    )
+    socks: OptionalListen = setting(
+        _tcp("127.0.0.1", 15080), "SOCKS5 and HTTP CONNECT for programs that are not captured", DRAIN
+    )
+    admin: OptionalListen = setting(
+        _tcp("127.0.0.1", 15000), "the operator's window; it has no password: loopback or a Unix socket", RESTART
+    )
+    readiness: OptionalListen = setting(
+        _tcp("127.0.0.1", 15021), "GET /healthz/ready; 0.0.0.0:15021 for a probe from elsewhere", RESTART
+    )
+    metrics: OptionalListen = setting(
+        _tcp("127.0.0.1", 15020), "GET /metrics; 0.0.0.0:15020 for a scraper on another machine", RESTART
+    )
+
+
+class Forward(Settings):
+    """A local port that leads to one mesh destination."""
+
+    listen: ListenSetting = required("where programs connect, for example 127.0.0.1:8080")
+    to: Target = required("HOST:PORT in the mesh, a name or an address")
+    account: Account | None = Field(
+        default=None, alias="as", description="NAMESPACE/ACCOUNT to connect as; by default the node's own workload"
+    )
+
+
+class Expose(Settings):
+    """Where the connections for one port of a workload here really go."""
+
+    workload: WorkloadName = required("NAMESPACE/NAME of a workload on this node")
+    port: Annotated[Count, Field(ge=1, le=65_535)] = required("the port that peers ask for")
+    to: Target = required("HOST:PORT to connect to instead of the workload's address and that port")
+
+
+def _worker_count(value: Any) -> Any:
+    """A number, `auto`, or ztunnel's 0, which is as many as there are cores too."""
+    count: object = int(value) if isinstance(value, str) and value.strip().isdigit() else value
+    if count == "auto" or (type(count) is int and 0 <= count <= 256):
+        return count or "auto"
+    fix = "write a number from 1 to 256, or auto for one a core"
+    raise PydanticCustomError("hbone", "{what}", {"what": f"{value!r} is not a number of workers", "fix": fix})
+
+
+Workers = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_worker_count),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 256}, {"const": "auto"}]}),
+]
+
+
+class NodeSettings(Settings):
+    """A node proxy (`node.yaml`)."""
+
+    mode: Literal["dedicated", "shared"] = setting(
+        "shared",
+        "dedicated: everything here is one workload, named by `workload` (and the mode when that is given); "
+        "shared: the workload is known by its source address",
+        env=("PROXY_MODE",),
+    )
+    workload: OptionalWorkloadInfo = setting(
+        None,
+        "NAMESPACE/NAME/ACCOUNT that a dedicated node works for; NAME may be left out",
+        env=("PROXY_WORKLOAD_INFO",),
+    )
+    trust_domain: DomainName = setting("cluster.local", "trust domain of the identities here", env=("TRUST_DOMAIN",))
+    network: str = setting("", "name of the network this node is in", env=("NETWORK",))
+    node_name: str = setting("", "name of this node, as in the workloads' `node`", env=("NODE_NAME",))
+    cluster_id: str = setting("Kubernetes", "name of this cluster", env=("ISTIO_META_CLUSTER_ID", "CLUSTER_ID"))
+    cluster_domain: str = setting("cluster.local", "DNS suffix of services", env=("CLUSTER_DOMAIN",))
+
+    manifests: Path | None = setting(
+        None, "directory of WorkloadEntry, ServiceEntry, Service … manifests, re-read when it changes", LIVE
+    )
+    local_xds: Path | None = setting(
+        None, "file of workloads, services and policies in ztunnel's local form, re-read when it changes", LIVE,
+        env=("LOCAL_XDS_PATH",),
+    )  # fmt: skip
+    ca: Path | None = setting(
+        None, "directory with a CA's files (ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem): "
+        "this node issues its own certificates",
+    )  # fmt: skip
+    control_socket: Path | None = setting(
+        None, "Unix socket of a running `hbone up` that issues certificates; by default the one in its state directory"
+    )
+    svid_ttl_s: Duration = setting(86_400.0, "lifetime asked for certificates", LIVE, env=("SECRET_TTL",), ge=1)
+
+    listeners: Listeners = setting(Listeners, "where to listen")
+    forwards: tuple[Forward, ...] = setting((), "local ports that lead to mesh destinations", DRAIN)
+    exposes: tuple[Expose, ...] = setting((), "ports of workloads here that are served somewhere else", LIVE)
+
+    timeouts: Timeouts = setting(Timeouts, "how long to wait for what")
+    tcp: Tcp = setting(Tcp, "options of TCP sockets")
+    http2: Http2 = setting(Http2, "what tunnels announce")
+    limits: Limits = setting(Limits, "what others can make this node hold")
+    logging: Logging = setting(Logging, "log and access log")
+
+    ipv6_enabled: bool = setting(True, "also use IPv6", DRAIN, env=("IPV6_ENABLED",))
+    response_baggage: bool = setting(
+        True, "describe the destination to the caller in the answer to CONNECT", LIVE, env=("ENABLE_RESPONSE_BAGGAGE",)
+    )
+    workers: Workers = setting(1, "processes that share the work: a number or auto", env=("ZTUNNEL_WORKER_THREADS",))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _workload_means_dedicated(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            given = cast("dict[str, Any]", data)
+            if given.get("workload") is not None and given.get("mode") is None:
+                return {**given, "mode": "dedicated"}
+        return cast("Any", data)
+
+
+class ControlListeners(Settings):
+    """Where the control plane listens: `ADDRESS:PORT`, `unix:/PATH`, `fd:N`, or `off`."""
+
+    admin: OptionalListen = setting(
+        _tcp("127.0.0.1", 15014), "metrics and the operator's window; it has no password: loopback or a Unix socket"
+    )
+
+
+class ControlSettings(Settings):
+    """A control plane (`control.yaml`)."""
+
+    trust_domain: DomainName = setting("cluster.local", "trust domain that this CA vouches for")
+    network: str = setting("", "network of workloads that name none")
+    cluster_id: str = setting("Kubernetes", "cluster of workloads that name none")
+    cluster_domain: str = setting("cluster.local", "DNS suffix of services")
+    manifests: Path | None = setting(None, "directory of manifests, re-read when it changes", LIVE)
+    state_dir: Path | None = setting(
+        None, "where state is kept, mode 0700; by default $XDG_STATE_HOME/hbone, /var/lib/hbone for root"
+    )
+    ca: Path | None = setting(
+        None, "directory with a CA's files (Istio's names) to issue from; by default one is made in the state directory"
+    )
+    socket: Path | None = setting(
+        None, "Unix socket for nodes and commands on this machine; by default control.sock in the state directory"
+    )
+    svid_ttl_s: Duration = setting(86_400.0, "lifetime of certificates that ask for none", LIVE, ge=1)
+    max_svid_ttl_s: Duration = setting(86_400.0 * 90, "longest lifetime that is granted", LIVE, ge=1)
+    root_ttl_s: Duration = setting(86_400.0 * 3650, "lifetime of a root certificate made here", ge=60)
+    intermediate_ttl_s: Duration = setting(86_400.0 * 365, "lifetime of an intermediate certificate made here", ge=60)
+    listeners: ControlListeners = setting(ControlListeners, "where to listen")
+    drain_deadline_s: Duration = setting(5.0, "how long requests may finish after SIGTERM", LIVE)
+    logging: Logging = setting(Logging, "log")

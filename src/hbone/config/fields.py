@@ -6,12 +6,12 @@ what a changed value takes to apply. Loading, documentation, JSON Schema, `--pri
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from hbone.addr import Authority, parse_authority
+from hbone.addr import Authority, HostPort, SocketAddress, parse_authority
 from hbone.config.listen import InheritedListen, TcpListen, UnixListen, parse_listen
 from hbone.config.refs import AccountRef, WorkloadInfo, WorkloadRef
 from hbone.config.units import parse_duration, parse_size
@@ -55,8 +55,7 @@ def setting(
         extra["x-ztunnel-env"] = list(env)
     if isinstance(default, type) and issubclass(default, BaseModel):
         return Field(default_factory=default, description=meaning, json_schema_extra=extra)
-    field: Any = Field(default=default, description=meaning, json_schema_extra=extra, **limits)
-    return field
+    return cast("Any", Field(default=default, description=meaning, json_schema_extra=extra, **limits))
 
 
 def required(meaning: str, alias: str | None = None) -> Any:
@@ -167,7 +166,7 @@ OptionalListen = Annotated[
 ]
 Target = Annotated[
     Authority,
-    _from_text(parse_authority, Authority),
+    _from_text(parse_authority, SocketAddress, HostPort),
     _AS_TEXT,
     _text_schema("127.0.0.1:8080", "cart.shop.svc.cluster.local:80"),
 ]

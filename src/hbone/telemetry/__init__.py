@@ -1,0 +1,1 @@
+"""What the operator is told: log lines, access lines, metrics, views."""

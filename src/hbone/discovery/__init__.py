@@ -1,0 +1,1 @@
+"""What the mesh looks like: who is where, under which names, and which way leads there."""

@@ -1,0 +1,184 @@
+"""Trust bundles: which roots may vouch for which trust domain, and the SPIFFE bundle document.
+
+Roots are kept per trust domain and never poured together: a root of one domain says nothing about another
+(SPIFFE Federation §4.2). A domain with an empty tuple of roots is known and trusted for nothing.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.verification import Store
+
+from hbone.errors import HboneError
+from hbone.identity.spiffe import TrustDomain
+
+MAX_ROOTS = 100  # per trust domain; a rotation needs two, and path building tries each
+
+
+class InvalidBundle(HboneError):
+    """Text that is no trust bundle."""
+
+    flag = "IDENTITY_ERROR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustBundle:
+    """Roots per trust domain. Equal bundles hold the same roots in the same order."""
+
+    roots: Mapping[TrustDomain, tuple[x509.Certificate, ...]]
+    _stores: Mapping[TrustDomain, Store] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        roots = {domain: _distinct(certificates) for domain, certificates in self.roots.items()}
+        for domain, certificates in roots.items():
+            if len(certificates) > MAX_ROOTS:
+                raise InvalidBundle(f"trust domain {domain} has {len(certificates)} roots", fix=f"at most {MAX_ROOTS}")
+        object.__setattr__(self, "roots", MappingProxyType(roots))
+        stores = {domain: Store(list(certificates)) for domain, certificates in roots.items() if certificates}
+        object.__setattr__(self, "_stores", MappingProxyType(stores))
+
+    @classmethod
+    def of(cls, domain: TrustDomain, certificates: Iterable[x509.Certificate]) -> Self:
+        return cls(roots={domain: tuple(certificates)})
+
+    @classmethod
+    def from_pem(cls, domain: TrustDomain, pem: bytes) -> Self:
+        """One or several concatenated certificates; raises InvalidBundle."""
+        try:
+            return cls.of(domain, x509.load_pem_x509_certificates(pem))
+        except ValueError as error:
+            raise InvalidBundle(
+                f"the roots of trust domain {domain} are not PEM certificates",
+                why=str(error)[:200],
+                fix="give one or more BEGIN CERTIFICATE blocks",
+            ) from error
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.roots.items()))
+
+    @property
+    def domains(self) -> frozenset[TrustDomain]:
+        return frozenset(self.roots)
+
+    def store(self, domain: TrustDomain) -> Store | None:
+        """The roots of one domain, ready for path validation; None where it has none."""
+        return self._stores.get(domain)
+
+    def merged(self, other: "TrustBundle") -> "TrustBundle":
+        """Both; a domain that is in both has the roots of both, ours first."""
+        domains = {**self.roots, **other.roots}
+        return TrustBundle(
+            roots={domain: (*self.roots.get(domain, ()), *other.roots.get(domain, ())) for domain in domains}
+        )
+
+    def replaced(self, domain: TrustDomain, certificates: Iterable[x509.Certificate]) -> "TrustBundle":
+        """With exactly these roots for `domain`, the other domains as they are."""
+        return TrustBundle(roots={**self.roots, domain: tuple(certificates)})
+
+    def without(self, domain: TrustDomain) -> "TrustBundle":
+        return TrustBundle(roots={name: roots for name, roots in self.roots.items() if name != domain})
+
+    def pem(self, domain: TrustDomain) -> bytes:
+        return b"".join(root.public_bytes(Encoding.PEM) for root in self.roots.get(domain, ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleDocument:
+    """A SPIFFE bundle document's X.509 part (Trust Domain and Bundle §4).
+
+    `sequence` grows with every change of content, `refresh_hint_s` is how often to poll; None where absent. No
+    roots: everything that the domain issued is revoked.
+    """
+
+    roots: tuple[x509.Certificate, ...]
+    sequence: int | None = None
+    refresh_hint_s: int | None = None
+
+    def to_json(self) -> str:
+        document: dict[str, Any] = {"keys": [_jwk(root) for root in self.roots]}
+        if self.sequence is not None:
+            document["spiffe_sequence"] = self.sequence
+        if self.refresh_hint_s is not None:
+            document["spiffe_refresh_hint"] = self.refresh_hint_s
+        return json.dumps(document, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Entries of unknown type or use, and those without a usable certificate, are left out as §4 demands.
+
+        Raises InvalidBundle where the document itself is malformed.
+        """
+        try:
+            document: object = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidBundle("a SPIFFE bundle is not JSON", why=str(error)[:200]) from error
+        if not isinstance(document, dict):
+            raise InvalidBundle("a SPIFFE bundle is not a JSON object", fix='write {"keys": […]}')
+        members = cast("dict[str, object]", document)
+        keys = members.get("keys")
+        if not isinstance(keys, list):
+            raise InvalidBundle("a SPIFFE bundle has no array `keys`", fix='write {"keys": […]}, it may be empty')
+        roots = [root for key in cast("list[object]", keys) if (root := _root_of(key)) is not None]
+        return cls(
+            roots=_distinct(roots),
+            sequence=_integer(members, "spiffe_sequence"),
+            refresh_hint_s=_integer(members, "spiffe_refresh_hint"),
+        )
+
+
+def _distinct(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    return tuple(dict.fromkeys(certificates))
+
+
+def _integer(members: dict[str, object], name: str) -> int | None:
+    number = members.get(name)
+    if number is None:
+        return None
+    if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+        return number
+    raise InvalidBundle(f"{name} of a SPIFFE bundle is not a natural number", fix="write an integer")
+
+
+def _root_of(entry: object) -> x509.Certificate | None:
+    """The certificate of one `x509-svid` JWK, None for entries that a consumer must ignore."""
+    if not isinstance(entry, dict):
+        return None
+    key = cast("dict[str, object]", entry)
+    chain = key.get("x5c")
+    if key.get("use") != "x509-svid" or key.get("kty") not in {"EC", "RSA"} or not isinstance(chain, list):
+        return None
+    first = next(iter(cast("list[object]", chain)), None)
+    if not isinstance(first, str):
+        return None
+    try:
+        return x509.load_der_x509_certificate(base64.b64decode(first, validate=True))
+    except (ValueError, binascii.Error):
+        return None
+
+
+def _jwk(root: x509.Certificate) -> dict[str, Any]:
+    """RFC 7517 with RFC 7518 §6.2.1 or §6.3.1; no `kid`, which §4 forbids for x509-svid."""
+    key = root.public_key()
+    chain = [base64.b64encode(root.public_bytes(Encoding.DER)).decode()]
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        numbers, size = key.public_numbers(), (key.key_size + 7) // 8
+        curve = {256: "P-256", 384: "P-384", 521: "P-521"}.get(key.key_size, key.curve.name)
+        point = {"crv": curve, "x": _base64url(numbers.x, size), "y": _base64url(numbers.y, size)}
+        return {"kty": "EC", "use": "x509-svid", **point, "x5c": chain}
+    if isinstance(key, rsa.RSAPublicKey):
+        public = key.public_numbers()
+        modulus = _base64url(public.n, (key.key_size + 7) // 8)
+        return {"kty": "RSA", "use": "x509-svid", "n": modulus, "e": _base64url(public.e, 3), "x5c": chain}
+    raise InvalidBundle("a root's key is neither EC nor RSA", fix="use P-256")
+
+
+def _base64url(number: int, size: int) -> str:
+    return base64.urlsafe_b64encode(number.to_bytes(size, "big")).rstrip(b"=").decode()

@@ -1,0 +1,303 @@
+"""The judgement of a peer: does its chain prove an identity that we trust, and is it the one we want?
+
+One function, `verify_peer`, in the order of the SPIFFE standard: the leaf's own rules, the roots of *its* trust domain
+and of no other, path validation (RFC 5280 §6, by `cryptography`) and at last the wanted identity. A refusal is a
+`PeerRejected` that names the alert for the peer and the remedy for the operator. DNS names and SNI play no part.
+
+Why not the roots of all domains in one store, with a look at the identity afterwards: the root of domain A could then
+vouch for identities of domain B.
+"""
+
+import enum
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, VerificationError
+
+from hbone.errors import PeerRejected
+from hbone.identity.bundle import TrustBundle
+from hbone.identity.spiffe import SpiffeId
+from hbone.identity.svid import NotAnSvid, extended_usage, leaf_faults, spiffe_id_of
+from hbone.times import WallTime
+
+__all__ = [
+    "BrokenChain",
+    "Expired",
+    "ForeignTrustDomain",
+    "NoCertificate",
+    "NotAnSvid",
+    "NotYetValid",
+    "PeerSide",
+    "Revoked",
+    "UnexpectedIdentity",
+    "UntrustedRoot",
+    "WrongUsage",
+    "verify_peer",
+]
+
+MAX_CHAIN = 10  # certificates that a peer may present; a mesh needs two or three
+MAX_INTERMEDIATES = 8  # on one path, as webpki limits it
+
+
+class PeerSide(enum.Enum):
+    """The part that the judged peer plays in the handshake."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class NoCertificate(PeerRejected):
+    """The peer presented no certificate."""
+
+    alert = 116  # certificate_required
+
+
+class UntrustedRoot(PeerRejected):
+    """No root of the peer's trust domain vouches for its chain. Attribute: `spiffe_id`."""
+
+    alert = 48  # unknown_ca
+
+
+class ForeignTrustDomain(PeerRejected):
+    """We hold no roots for the peer's trust domain, or do not serve it. Attribute: `spiffe_id`."""
+
+    alert = 48  # unknown_ca
+
+
+class Expired(PeerRejected):
+    """A certificate of the chain has ended. Attributes: `spiffe_id`, `not_after` (datetime)."""
+
+    alert = 45  # certificate_expired
+
+
+class NotYetValid(PeerRejected):
+    """A certificate of the chain begins in the future. Attributes: `spiffe_id`, `not_before` (datetime)."""
+
+    alert = 42  # bad_certificate
+
+
+class WrongUsage(PeerRejected):
+    """The leaf may not be used for this side of TLS. Attribute: `spiffe_id`."""
+
+    alert = 43  # unsupported_certificate
+
+
+class BrokenChain(PeerRejected):
+    """The chain breaks a rule of RFC 5280: CA flag, path length, name constraint, critical extension …"""
+
+    alert = 42  # bad_certificate
+
+
+class Revoked(PeerRejected):
+    """The issuer has revoked a certificate of the chain."""
+
+    alert = 44  # certificate_revoked
+
+
+class UnexpectedIdentity(PeerRejected):
+    """A trusted peer, but not the one we wanted. Attributes: `spiffe_id`, `expected` (frozenset of SpiffeId)."""
+
+    flag = "TLS_FAILURE"
+    alert = 46  # certificate_unknown
+
+
+_USAGE = {
+    PeerSide.CLIENT: (ExtendedKeyUsageOID.CLIENT_AUTH, "clientAuth"),
+    PeerSide.SERVER: (ExtendedKeyUsageOID.SERVER_AUTH, "serverAuth"),
+}
+
+
+def verify_peer(
+    chain: Sequence[x509.Certificate],
+    bundle: TrustBundle,
+    *,
+    expected: frozenset[SpiffeId] | None,
+    side: PeerSide,
+    now: WallTime,
+) -> SpiffeId:
+    """The identity that `chain` (leaf first, then what else was presented) proves; raises PeerRejected.
+
+    `expected`: the identities that are acceptable, None for any that the bundle vouches for (policy judges later);
+    an empty set accepts nobody. `side`: what the peer is in this handshake.
+    """
+    if not chain:
+        raise NoCertificate(
+            f"the {side.value} presented no certificate",
+            why="a tunnel needs mutual TLS",
+            fix="give it a workload certificate, or connect to the plaintext port",
+        )
+    if len(chain) > MAX_CHAIN:
+        raise BrokenChain(f"a chain of {len(chain)} certificates", fix=f"present at most {MAX_CHAIN}")
+    leaf = chain[0]
+    spiffe_id = spiffe_id_of(leaf)
+    for fault in leaf_faults(leaf):
+        raise NotAnSvid(
+            f"the certificate of {spiffe_id} is not an SVID",
+            why=fault.what,
+            fix=fault.fix,
+            rule=f"X509-SVID {fault.section}",
+            spiffe_id=spiffe_id,
+        )
+    _check_usage(leaf, spiffe_id, side)
+    _check_path(chain, bundle, spiffe_id, now)
+    if expected is not None and spiffe_id not in expected:
+        raise UnexpectedIdentity(
+            f"the {side.value} is {spiffe_id}",
+            why=f"expected {_some(expected)}",
+            fix="check which workload has this address, and its service account",
+            spiffe_id=spiffe_id,
+            expected=expected,
+        )
+    return spiffe_id
+
+
+def _check_usage(leaf: x509.Certificate, spiffe_id: SpiffeId, side: PeerSide) -> None:
+    usage = extended_usage(leaf)
+    wanted, name = _USAGE[side]
+    if usage is not None and wanted not in usage:
+        raise WrongUsage(
+            f"the certificate of {spiffe_id} is not for a TLS {side.value}",
+            why=f"its extended key usage lacks {name}",
+            fix="have it issued with serverAuth and clientAuth",
+            spiffe_id=spiffe_id,
+        )
+
+
+def _check_path(chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_id: SpiffeId, now: WallTime) -> None:
+    """RFC 5280 §6 from the roots of the identity's own trust domain."""
+    store = bundle.store(spiffe_id.trust_domain)
+    if store is None:
+        raise _foreign(bundle, spiffe_id)
+    moment = datetime.fromtimestamp(now, UTC)
+    verifier = (
+        PolicyBuilder()
+        .store(store)
+        .time(moment)
+        .max_chain_depth(MAX_INTERMEDIATES)
+        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+        .build_client_verifier()  # for both sides: a server verifier would want a DNS name
+    )
+    try:
+        path = verifier.verify(chain[0], list(chain[1:])).chain
+    except VerificationError as error:
+        raise _why_no_path(chain, bundle, spiffe_id, moment, str(error)) from error
+    if len(path) < 2:
+        raise UntrustedRoot(
+            f"the certificate of {spiffe_id} is its own root",
+            fix="put CA certificates, not workloads' own, into the trust bundle",
+            spiffe_id=spiffe_id,
+        )
+
+
+def _may_sign(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    """An issuer's keyUsage, where it has one (Istio's plugged-in CAs may not), allows to sign certificates."""
+    if usage is not None and not usage.key_cert_sign:
+        raise ValueError("the key usage of an issuer lacks keyCertSign")
+
+
+# SVID rules are ours (hbone.identity.svid), and key identifiers, which the web's profile demands, are absent from
+# CAs that were made by hand; the CA flag and path length are checked in any case.
+_LEAF_POLICY = ExtensionPolicy.permit_all()
+_CA_POLICY = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
+)
+
+
+def _foreign(bundle: TrustBundle, spiffe_id: SpiffeId) -> ForeignTrustDomain:
+    known = ", ".join(sorted(bundle.domains)) or "none"
+    return ForeignTrustDomain(
+        f"no roots for trust domain {spiffe_id.trust_domain} of {spiffe_id}",
+        why=f"trusted are: {known}",
+        fix="check the peer's trust domain, or federate with it",
+        spiffe_id=spiffe_id,
+    )
+
+
+def _why_no_path(
+    chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_id: SpiffeId, moment: datetime, error: str
+) -> PeerRejected:
+    """What to tell about a chain that was refused: repeats the search without the dates, to find the reason."""
+    path, anchored = _follow(chain, bundle.roots[spiffe_id.trust_domain])
+    for certificate in path:
+        whose = f"the certificate of {spiffe_id}" if certificate is chain[0] else f"the issuer {_name(certificate)}"
+        if moment > certificate.not_valid_after_utc:
+            return Expired(
+                f"{whose} ended at {certificate.not_valid_after_utc:%FT%TZ}",
+                why=f"it is {moment:%FT%TZ} here",
+                fix="check why the peer does not renew it, and both machines' clocks",
+                spiffe_id=spiffe_id,
+                not_after=certificate.not_valid_after_utc,
+            )
+        if moment < certificate.not_valid_before_utc:
+            return NotYetValid(
+                f"{whose} begins at {certificate.not_valid_before_utc:%FT%TZ}",
+                why=f"it is {moment:%FT%TZ} here",
+                fix="check both machines' clocks",
+                spiffe_id=spiffe_id,
+                not_before=certificate.not_valid_before_utc,
+            )
+    if anchored:
+        return BrokenChain(f"the certificate chain of {spiffe_id} is not valid", why=error[:300], spiffe_id=spiffe_id)
+    return _untrusted(path[-1], bundle, spiffe_id)
+
+
+def _untrusted(last: x509.Certificate, bundle: TrustBundle, spiffe_id: SpiffeId) -> UntrustedRoot:
+    """`last`: the certificate whose issuer was not found."""
+    domain = spiffe_id.trust_domain
+    for other, roots in bundle.roots.items():
+        if other != domain and _issuer_of(last, roots) is not None:
+            why, fix = f"it was signed by a root of {other}", f"only a root of {domain} may vouch for it"
+            break
+    else:
+        if any(root.subject == last.issuer for root in bundle.roots[domain]):
+            why = f"our root named {_text(last.issuer)} has another key"
+            fix = "the CA was probably made anew: give both sides both roots until all certificates are renewed"
+        else:
+            why = f"its issuer {_text(last.issuer)} is neither presented nor a root of ours"
+            fix = f"add that issuer's root to the bundle of {domain}, or have the peer present its intermediates"
+    return UntrustedRoot(f"the certificate of {spiffe_id} is not trusted", why=why, fix=fix, spiffe_id=spiffe_id)
+
+
+def _follow(
+    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+) -> tuple[list[x509.Certificate], bool]:
+    """The path from the leaf upward by signatures alone, and whether it ends at a root (which is then its last)."""
+    path = [chain[0]]
+    while len(path) <= MAX_CHAIN:
+        root = _issuer_of(path[-1], roots)
+        if root is not None:
+            return [*path, root], True
+        issuer = _issuer_of(path[-1], [presented for presented in chain if presented not in path])
+        if issuer is None:
+            break
+        path.append(issuer)
+    return path, False
+
+
+def _issuer_of(certificate: x509.Certificate, candidates: Sequence[x509.Certificate]) -> x509.Certificate | None:
+    for candidate in candidates:
+        if candidate.subject == certificate.issuer:
+            try:
+                certificate.verify_directly_issued_by(candidate)
+            except Exception:  # noqa: S112 - InvalidSignature, TypeError, ValueError: not this one
+                continue
+            return candidate
+    return None
+
+
+def _name(certificate: x509.Certificate) -> str:
+    return _text(certificate.subject)
+
+
+def _text(name: x509.Name) -> str:
+    return name.rfc4514_string()[:200] or "without a name"
+
+
+def _some(expected: frozenset[SpiffeId]) -> str:
+    names = sorted(str(spiffe_id) for spiffe_id in expected)
+    more = f" or {len(names) - 3} more" if len(names) > 3 else ""
+    return " or ".join(names[:3]) + more if names else "nobody"

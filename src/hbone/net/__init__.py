@@ -1,0 +1,1 @@
+"""Sockets, TLS and the event loop: the thin shells that perform what the deciding packages decided."""

@@ -1,0 +1,23 @@
+"""The only readers of time and chance; everything else is handed them."""
+
+import random
+import time
+
+from hbone.times import Instant, Rng, WallTime
+
+
+class SystemClock:
+    """This machine's clocks. `now` counts like the event loop's `time`, so instants serve as its deadlines."""
+
+    __slots__ = ()
+
+    def now(self) -> Instant:
+        return Instant(time.monotonic())
+
+    def wall(self) -> WallTime:
+        return WallTime(time.time())
+
+
+def system_rng() -> Rng:
+    """Chance from the operating system: good for serial numbers and tokens too."""
+    return random.SystemRandom()

@@ -1,0 +1,339 @@
+"""TLS on a non-blocking socket: handshake, reads and writes on the caller's memory, close.
+
+After the handshake there is nothing asynchronous here: `read_into` and `write` say WANT when the socket is not ready,
+and the caller watches `fd`. Every byte of every tunnel passes through these two, so they do nothing but call OpenSSL;
+`PortableTlsStream` does the same through pyOpenSSL's public API, where the binding lacks what we need.
+"""
+
+import asyncio
+import os
+import socket
+from typing import Any, Final, cast
+
+from cryptography import x509
+from OpenSSL import SSL
+
+from hbone.errors import HboneError
+from hbone.identity.spiffe import SpiffeId
+from hbone.identity.verify import NoCertificate, PeerSide
+from hbone.net import tlsbinding
+from hbone.net.tlsalert import HandshakeTimeout, NoCommonProtocol, failure_from, lost
+from hbone.net.tlscontext import ALPN, Judgement, TlsContexts
+from hbone.times import Instant
+
+WANT: Final = -1
+READ_BUFFER_BYTES = 320 * 1024  # one loop turn's reads (256 KiB) and then some
+LINGER_S = 0.5  # how long a refused peer has to take the alert, before close() might reset it away
+LINGER_BYTES = 256 * 1024
+
+_WANT_READ = tlsbinding.WANT_READ
+_WANT_WRITE = tlsbinding.WANT_WRITE
+
+
+class ReadBuffer:
+    """Memory that TLS reads go into: `view[offset:]` after `read_into(buffer, offset)`. One serves a whole loop."""
+
+    __slots__ = ("memory", "pointer", "size", "view")
+
+    def __init__(self, size: int = READ_BUFFER_BYTES) -> None:
+        self.memory = bytearray(size)
+        self.size = size
+        self.view = memoryview(self.memory)
+        self.pointer: Any = tlsbinding.ffi.from_buffer(self.memory) if tlsbinding.NATIVE else None
+
+
+class TlsStream:
+    """One mutually authenticated TLS 1.3 connection. Made by `accept` or `connect`.
+
+    `peer` is the identity that the far end proved, `peer_chain` the certificates it did it with (leaf first).
+    `contexts` is the generation of our own certificate and roots that it was made with.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_read",
+        "_ssl",
+        "_write",
+        "cipher",
+        "contexts",
+        "fd",
+        "group",
+        "peer",
+        "peer_chain",
+        "side",
+        "sock",
+        "tls_version",
+    )
+
+    peer: SpiffeId
+    peer_chain: tuple[x509.Certificate, ...]
+    tls_version: str
+    cipher: str
+    group: str
+
+    def __init__(self, sock: socket.socket, contexts: TlsContexts, side: PeerSide) -> None:
+        """`side` is the peer's. Use `accept` or `connect`."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.contexts = contexts
+        self.side = side
+        self._connection = SSL.Connection(contexts.server if side is PeerSide.CLIENT else contexts.client, sock)
+        if side is PeerSide.CLIENT:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+        self._ssl = tlsbinding.pointer_of(self._connection)
+        self._read: Any = getattr(tlsbinding.lib, "SSL_read", None)
+        self._write: Any = getattr(tlsbinding.lib, "SSL_write", None)
+
+    # --- handshake ------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def accept(
+        cls,
+        sock: socket.socket,
+        contexts: TlsContexts,
+        *,
+        deadline: Instant,
+        expected: frozenset[SpiffeId] | None = None,
+    ) -> "TlsStream":
+        """Serve TLS to the client at `sock`, which may be of any trusted domain unless `expected` is given."""
+        return await cls.handshake(sock, contexts, side=PeerSide.CLIENT, expected=expected, deadline=deadline)
+
+    @classmethod
+    async def connect(
+        cls,
+        sock: socket.socket,
+        contexts: TlsContexts,
+        *,
+        expected: frozenset[SpiffeId] | None,
+        deadline: Instant,
+    ) -> "TlsStream":
+        """Speak TLS to the server at the connected `sock`, which must prove one of the `expected` identities."""
+        return await cls.handshake(sock, contexts, side=PeerSide.SERVER, expected=expected, deadline=deadline)
+
+    @classmethod
+    async def handshake(
+        cls,
+        sock: socket.socket,
+        contexts: TlsContexts,
+        *,
+        side: PeerSide,
+        expected: frozenset[SpiffeId] | None,
+        deadline: Instant,
+    ) -> "TlsStream":
+        """`side` is what the *peer* is. Takes `sock` over: when this raises, it is closed.
+
+        Raises PeerRejected for a peer that we do not accept, TlsFailure for anything else, HandshakeTimeout (one of
+        those) when `deadline` (of the event loop's clock) passes.
+        """
+        sock.setblocking(False)
+        judgement = contexts.judgement(side=side, expected=expected)
+        kind = cls if tlsbinding.NATIVE or cls is not TlsStream else PortableTlsStream
+        stream = kind(sock, contexts, side)
+        contexts.begin(stream._connection, judgement)
+        try:
+            await stream._negotiate(judgement, deadline)
+            stream._finish(judgement)
+        except BaseException as error:
+            try:
+                if isinstance(error, HboneError) and not isinstance(error, HandshakeTimeout):
+                    await _linger(sock, deadline)
+            finally:
+                sock.close()
+            raise
+        finally:
+            contexts.end(stream._connection)
+        return stream
+
+    async def _negotiate(self, judgement: Judgement, deadline: Instant) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (want := self._step(judgement)) != 0:
+                    await _ready(self.fd, want)
+        except TimeoutError as error:
+            raise HandshakeTimeout(
+                "the TLS handshake was not done in time",
+                why="the peer stopped answering in the middle of it",
+                fix="check that the port is an HBONE port and that the path carries large packets (MTU)",
+            ) from error
+
+    def _step(self, judgement: Judgement) -> int:
+        """Go on with the handshake: 0 when done, else what to wait for."""
+        lib = tlsbinding.lib
+        lib.ERR_clear_error()  # SSL_get_error looks at the thread's queue, whoever filled it
+        result = lib.SSL_do_handshake(self._ssl)
+        if result == 1:
+            return 0
+        error = lib.SSL_get_error(self._ssl, result)
+        if error in {_WANT_READ, _WANT_WRITE}:
+            return int(error)
+        failure = self._failure(error)
+        raise judgement.error or failure
+
+    def _finish(self, judgement: Judgement) -> None:
+        """What must hold before a byte is exchanged; raises otherwise."""
+        connection = self._connection
+        if judgement.error is not None:
+            raise judgement.error
+        if judgement.peer is None:
+            raise NoCertificate(
+                f"the {self.side.value} presented no certificate in this handshake",
+                why="it resumed an earlier session, which we do not offer",
+                fix="switch session resumption off at the peer",
+            )
+        if connection.get_alpn_proto_negotiated() != ALPN:
+            raise NoCommonProtocol(
+                f"the {self.side.value} did not agree on h2",
+                why="it uses no ALPN; HBONE is HTTP/2 over TLS",
+                fix="check that it is an HBONE proxy, and the port its HBONE port",
+            )
+        self.peer = judgement.peer
+        self.peer_chain = judgement.chain
+        self.tls_version = connection.get_protocol_version_name()
+        self.cipher = connection.get_cipher_name() or ""
+        self.group = connection.get_group_name() or ""
+
+    # --- bytes ----------------------------------------------------------------------------------------------
+
+    def read_into(self, buffer: ReadBuffer, offset: int) -> int:
+        """Bytes read to `buffer.view[offset:]` (at most one record, 16 KiB), 0 after the peer's goodbye, or WANT.
+
+        Raises TlsFailure: PeerRefusedUs with the peer's alert, ConnectionLost when it ended without a goodbye.
+        """
+        count: int = self._read(self._ssl, buffer.pointer + offset, buffer.size - offset)
+        return count if count > 0 else self._stopped(count)
+
+    def write(self, view: memoryview) -> int:
+        """Bytes taken (all), or WANT: then the same bytes must be given again. `view` must not be empty."""
+        count: int = self._write(self._ssl, tlsbinding.ffi.from_buffer(view), len(view))
+        if count > 0:
+            return count
+        if self._stopped(count) == WANT:
+            return WANT
+        raise lost("it said goodbye while we were writing")
+
+    def _stopped(self, result: int) -> int:
+        """Why a read or write moved nothing: WANT, 0 for a goodbye, or raises."""
+        error = tlsbinding.lib.SSL_get_error(self._ssl, result)
+        if error in {_WANT_READ, _WANT_WRITE}:
+            return WANT
+        if error == tlsbinding.ZERO_RETURN:
+            return 0
+        raise self._failure(error)
+
+    def _failure(self, error: int) -> HboneError:
+        """The reason for an SSL_get_error other than WANT; empties OpenSSL's queue."""
+        number = tlsbinding.ffi.errno
+        reasons = tlsbinding.drain_reasons()
+        if error == tlsbinding.SYSCALL and not reasons:
+            return lost(os.strerror(number) if number else "the connection ended without a TLS goodbye")
+        if error == tlsbinding.ZERO_RETURN:
+            return lost("it said goodbye during the handshake")
+        return failure_from(reasons)
+
+    # --- end ------------------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Send TLS's goodbye (close_notify) if the socket takes it; not waiting for the peer's."""
+        try:
+            self._connection.shutdown()
+        except SSL.Error:
+            pass  # the connection is past saying anything
+
+    def close(self) -> None:
+        """Close the socket. The caller has taken its reader and writer off the loop."""
+        self.sock.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'peer', 'unproven')}, fd {self.fd})"
+
+
+class PortableTlsStream(TlsStream):
+    """The same by pyOpenSSL's public API alone; without the judge in the handshake, the peer is judged after it."""
+
+    __slots__ = ()
+
+    def _step(self, judgement: Judgement) -> int:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return _WANT_READ
+        except SSL.WantWriteError:
+            return _WANT_WRITE
+        except SSL.Error as error:
+            raise judgement.error or _portable_failure(error) from error
+        if judgement.peer is None and judgement.error is None:
+            chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []
+            judgement.judge(list(chain))
+        return 0
+
+    def read_into(self, buffer: ReadBuffer, offset: int) -> int:
+        try:
+            return self._connection.recv_into(buffer.view[offset:])
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return WANT
+        except SSL.ZeroReturnError:
+            return 0
+        except SSL.Error as error:
+            raise _portable_failure(error) from error
+
+    def write(self, view: memoryview) -> int:
+        try:
+            return self._connection.send(view)
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return WANT
+        except SSL.Error as error:
+            raise _portable_failure(error) from error
+
+
+def _portable_failure(error: SSL.Error) -> HboneError:
+    if isinstance(error, SSL.SysCallError):
+        number = error.args[0] if error.args else -1
+        return lost(os.strerror(number) if number > 0 else "the connection ended without a TLS goodbye")
+    if isinstance(error, SSL.ZeroReturnError):
+        return lost("it said goodbye")
+    queue = cast("list[tuple[str, str, str]]", error.args[0] if error.args else [])  # (library, function, reason)
+    return failure_from([reason for _, _, reason in queue])
+
+
+async def _ready(fd: int, want: int) -> None:
+    """Wait until `fd` can be read (WANT_READ) or written."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    if want == _WANT_READ:
+        loop.add_reader(fd, wake)
+    else:
+        loop.add_writer(fd, wake)
+    try:
+        await ready
+    finally:
+        if want == _WANT_READ:
+            loop.remove_reader(fd)
+        else:
+            loop.remove_writer(fd)
+
+
+async def _linger(sock: socket.socket, deadline: Instant) -> None:
+    """Give the peer the time to read our alert: closing with its bytes unread would reset the alert away."""
+    loop = asyncio.get_running_loop()
+    taken = 0
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout_at(min(loop.time() + LINGER_S, deadline)):
+            while taken < LINGER_BYTES:
+                try:
+                    got = len(sock.recv(65536))
+                except BlockingIOError:
+                    await _ready(sock.fileno(), _WANT_READ)
+                    continue
+                if got == 0:
+                    return
+                taken += got
+    except (OSError, TimeoutError):
+        pass  # it is gone, or too slow: either way there is nothing more to tell it

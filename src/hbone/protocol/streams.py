@@ -12,7 +12,7 @@ A stream object exists from its HEADERS to its end; idle and closed streams have
 """
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from hbone.protocol.flow import DEFAULT_WINDOW
 
@@ -78,7 +78,7 @@ class Stream:
         self.send_window = send_window
         self.recv_window = recv_window
         self.uncredited = 0
-        self.owner: object = None
+        self.owner: Any = None  # whatever the shell sets: the core never looks at it
         self.chunks = _NOTHING  # shared and never appended to: an idle stream owns no list
         self.turn = 0
         self.answered = False

@@ -8,15 +8,25 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Final, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from hbone.addr import Authority, HostPort, SocketAddress, parse_authority
 from hbone.config.listen import InheritedListen, TcpListen, UnixListen, parse_listen
 from hbone.config.refs import AccountRef, WorkloadInfo, WorkloadRef
-from hbone.config.units import parse_duration, parse_size
+from hbone.config.units import RATE, format_rate, parse_duration, parse_rate, parse_size
 from hbone.errors import HboneError
 from hbone.identity.spiffe import TrustDomain, parse_trust_domain
+from hbone.protocol.limits import Rate
 
 T = TypeVar("T")
 
@@ -85,6 +95,8 @@ def _parsed(parse: Callable[[Any], T], *kept: type) -> BeforeValidator:
 
 def _from_text(parse: Callable[[str], T], *kept: type) -> BeforeValidator:
     def text_only(value: object) -> T:
+        if type(value) is int:  # `listen: 8080`: what is missing is more than quotes
+            return parse(str(value))
         if not isinstance(value, str):
             raise HboneError(f"{value!r} is not text", fix="put it in quotes")
         return parse(value)
@@ -140,6 +152,14 @@ Size = Annotated[
 """Bytes."""
 Count = Annotated[int, BeforeValidator(_no_flag)]
 
+FrameRate = Annotated[
+    Rate,
+    _parsed(parse_rate, Rate),
+    PlainSerializer(format_rate, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": RATE.pattern, "examples": ["50/s burst 200"]}),
+]
+"""How many at once and then how many a second."""
+
 _LISTEN_TYPES: Final = (TcpListen, UnixListen, InheritedListen)
 _AS_TEXT: Final = PlainSerializer(str, return_type=str)
 _AS_TEXT_OR_OFF: Final = PlainSerializer(lambda value: "off" if value is None else str(value), return_type=str)
@@ -149,6 +169,13 @@ ListenSetting = Annotated[
     _AS_TEXT,
     WithJsonSchema(_LISTEN_TEXT),
 ]
+
+
+def _trust_domain(value: TrustDomain) -> TrustDomain:
+    try:
+        return parse_trust_domain(value)
+    except HboneError as error:
+        raise problem(error) from error
 
 
 def _listen_or_off(value: object) -> TcpListen | UnixListen | InheritedListen | None:
@@ -179,4 +206,4 @@ OptionalWorkloadInfo = Annotated[
     PlainSerializer(lambda value: None if value is None else str(value), return_type=str | None),
     WithJsonSchema({"anyOf": [{"type": "string", "examples": ["shop/cart-0/cart"]}, {"type": "null"}]}),
 ]
-DomainName = Annotated[TrustDomain, _from_text(parse_trust_domain)]
+DomainName = Annotated[TrustDomain, Strict(), AfterValidator(_trust_domain)]

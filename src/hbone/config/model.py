@@ -28,7 +28,7 @@ from hbone.config.fields import (
     setting,
 )
 from hbone.config.listen import TcpListen
-from hbone.config.sections import Http2, Limits, Logging, Tcp, Timeouts
+from hbone.config.sections import Frames, Http2, Limits, Logging, Tcp, Timeouts
 
 LIVE, DRAIN, RESTART = Applies.LIVE, Applies.DRAIN, Applies.RESTART
 
@@ -139,6 +139,7 @@ class NodeSettings(Settings):
     tcp: Tcp = setting(Tcp, "options of TCP sockets")
     http2: Http2 = setting(Http2, "what tunnels announce")
     limits: Limits = setting(Limits, "what others can make this node hold")
+    frames: Frames = setting(Frames, "what one peer may send in one tunnel")
     logging: Logging = setting(Logging, "log and access log")
 
     ipv6_enabled: bool = setting(True, "also use IPv6", DRAIN, env=("IPV6_ENABLED",))

@@ -1,13 +1,14 @@
 """Groups of settings that more than one process has."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from hbone.config.fields import Applies, Count, Duration, OptionalDuration, Settings, Size, problem, setting
+from hbone.config.fields import Applies, Count, Duration, FrameRate, OptionalDuration, Settings, Size, problem, setting
 from hbone.config.levels import check_levels
 from hbone.errors import HboneError
+from hbone.protocol.limits import Limits as FrameLimits
 
 LIVE, DRAIN, RESTART = Applies.LIVE, Applies.DRAIN, Applies.RESTART
 
@@ -95,12 +96,43 @@ class Limits(Settings):
     max_header_list_bytes_outbound: Size = setting(
         16_384, "header list of the answer to a CONNECT", DRAIN, ge=1024, le=1 << 20
     )
-    max_pings_per_s: Count = setting(100, "PING frames of one peer", DRAIN, ge=1)
-    max_settings_per_s: Count = setting(20, "SETTINGS frames of one peer", DRAIN, ge=1)
-    max_resets_per_s: Count = setting(200, "streams that one peer resets (rapid reset)", DRAIN, ge=1)
-    max_empty_data_frames_per_s: Count = setting(200, "DATA frames of one peer that carry nothing", DRAIN, ge=1)
-    max_window_updates_per_s: Count = setting(20_000, "WINDOW_UPDATE frames of one peer", DRAIN, ge=1)
-    max_other_frames_per_s: Count = setting(200, "PRIORITY and unknown frames of one peer", DRAIN, ge=1)
+
+
+_FRAMES: Final = FrameLimits()
+
+
+class Frames(Settings):
+    """What one peer may send in one tunnel; past a limit that tunnel ends with ENHANCE_YOUR_CALM.
+
+    A rate is written as `50/s burst 200`: so many at once, refilled by so many a second. Each field is `max_` and
+    the name in `hbone.protocol.limits`, where the reasons for the numbers are.
+    """
+
+    max_header_block_bytes: Size = setting(
+        _FRAMES.header_block_bytes, "compressed header block over all its frames", DRAIN, ge=4096, le=16 << 20
+    )
+    max_continuations: Count = setting(_FRAMES.continuations, "CONTINUATION frames of one header block", DRAIN, ge=1)
+    max_header_list_factor: Count = setting(
+        _FRAMES.header_list_factor, "times the header list limit beyond which decoding stops", DRAIN, ge=1, le=64
+    )
+    max_settings_entries: Count = setting(_FRAMES.settings_entries, "entries of one SETTINGS frame", DRAIN, ge=8)
+    max_goaway_bytes: Size = setting(_FRAMES.goaway_bytes, "payload of GOAWAY", DRAIN, ge=8)
+    max_settings: FrameRate = setting(_FRAMES.settings, "SETTINGS frames", DRAIN)
+    max_pings: FrameRate = setting(_FRAMES.pings, "PING frames", DRAIN)
+    max_early_resets: FrameRate = setting(
+        _FRAMES.early_resets, "requests reset before they were answered (rapid reset)", DRAIN
+    )
+    max_resets_we_send: FrameRate = setting(_FRAMES.resets_we_send, "malformed frames that cost a stream", DRAIN)
+    max_refusals: FrameRate = setting(_FRAMES.refusals, "streams beyond the announced limit", DRAIN)
+    max_empty_data: FrameRate = setting(_FRAMES.empty_data, "DATA frames that carry nothing", DRAIN)
+    max_window_updates: FrameRate = setting(_FRAMES.window_updates, "WINDOW_UPDATE frames", DRAIN)
+    max_ignored_frames: FrameRate = setting(
+        _FRAMES.ignored_frames, "PRIORITY, unknown and late frames, which have no effect", DRAIN
+    )
+
+    def limits(self) -> FrameLimits:
+        """The same values as the protocol core takes them."""
+        return FrameLimits(**{name.removeprefix("max_"): getattr(self, name) for name in type(self).model_fields})
 
 
 def _levels(value: Any) -> Any:

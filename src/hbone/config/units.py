@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 from hbone.errors import UsageError
+from hbone.protocol.limits import Rate
 
 _DURATION_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
@@ -25,6 +26,8 @@ _SIZE_BYTES: Final = {
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(KiB|MiB|GiB|KB|MB|GB|B)?")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+RATE: Final = re.compile(r"^(\d+(?:\.\d+)?)/s burst ([1-9]\d{0,8})$")
 
 DURATION_FIX: Final = "write seconds as a number, or 250ms, 30s, 5m, 1h"
 SIZE_FIX: Final = "write bytes as a whole number, or 64KiB, 4MiB"
@@ -77,3 +80,15 @@ def format_size(size: int) -> str:
         if size and size % _SIZE_BYTES[unit] == 0:
             return f"{size // _SIZE_BYTES[unit]}{unit}"
     return str(size)
+
+
+def parse_rate(value: object) -> Rate:
+    """`50/s burst 200`: 200 at once, then 50 a second; raises InvalidQuantity."""
+    if isinstance(value, str) and (found := RATE.match(value.strip())):
+        return Rate(per_s=float(found[1]), burst=int(found[2]))
+    raise InvalidQuantity(f"{value!r} is not a rate", fix="write it as 50/s burst 200", value=value)
+
+
+def format_rate(rate: Rate) -> str:
+    """Text that parses back to `rate`."""
+    return f"{rate.per_s:.15g}/s burst {rate.burst}"

@@ -1,0 +1,123 @@
+"""What must fit together across settings; each rule is a line of the lists below.
+
+A `Problem` here has only its field; `load.py` adds file and line.
+"""
+
+from collections.abc import Callable, Iterator
+
+from hbone.config.listen import Listen, TcpListen, listens_collide
+from hbone.config.model import ControlSettings, NodeSettings
+from hbone.config.sections import Http2
+from hbone.errors import Problem
+
+
+def check_node(settings: NodeSettings) -> tuple[Problem, ...]:
+    """Everything in `settings` that contradicts something else."""
+    return tuple(problem for rule in _NODE_RULES for problem in rule(settings))
+
+
+def check_control(settings: ControlSettings) -> tuple[Problem, ...]:
+    """Everything in `settings` that contradicts something else."""
+    return tuple(problem for rule in _CONTROL_RULES for problem in rule(settings))
+
+
+def _mode(node: NodeSettings) -> Iterator[Problem]:
+    if node.mode == "dedicated" and node.workload is None:
+        fix = "add workload: NAMESPACE/NAME/ACCOUNT, or PROXY_WORKLOAD_INFO"
+        yield Problem(what="a dedicated node needs to know whom it works for", fix=fix, field="workload")
+    if node.mode == "shared" and node.workload is not None:
+        fix = "remove it, or write mode: dedicated"
+        yield Problem(what="a shared node works for many workloads, not for one", fix=fix, field="workload")
+    if node.mode == "shared" and node.manifests is None and node.local_xds is None:
+        fix = "add manifests: DIRECTORY or local_xds: FILE, or for a single workload: workload: NAMESPACE/NAME/ACCOUNT"
+        yield Problem(
+            what="a shared node knows workloads from manifests, and there are none", fix=fix, field="manifests"
+        )
+
+
+def _identity_source(node: NodeSettings) -> Iterator[Problem]:
+    if node.ca is not None and node.control_socket is not None:
+        fix = "keep ca to issue certificates here, or control_socket to ask a running `hbone up`"
+        yield Problem(what="certificates cannot come from two places", fix=fix, field="control_socket")
+
+
+def _forwards(node: NodeSettings) -> Iterator[Problem]:
+    for index, forward in enumerate(node.forwards):
+        field = f"forwards[{index}].as"
+        if forward.account is None and node.mode == "shared":
+            fix = "add as: NAMESPACE/ACCOUNT"
+            yield Problem(what="a shared node has no identity of its own to forward with", fix=fix, field=field)
+        if forward.account and node.workload and forward.account != node.workload.account:
+            fix = f"write {node.workload.account} or leave it out"
+            yield Problem(what=f"a dedicated node cannot act as {forward.account}", fix=fix, field=field)
+
+
+def _exposes(node: NodeSettings) -> Iterator[Problem]:
+    seen: dict[tuple[str, int], int] = {}
+    for index, expose in enumerate(node.exposes):
+        first = seen.setdefault((str(expose.workload), expose.port), index)
+        if first != index:
+            what = f"port {expose.port} of {expose.workload} is given twice, first in exposes[{first}]"
+            yield Problem(what=what, fix="keep one of them", field=f"exposes[{index}]")
+
+
+def _listeners(node: NodeSettings) -> Iterator[Problem]:
+    sections = node.listeners
+    given: list[tuple[str, Listen | None]] = [
+        (f"listeners.{name}", getattr(sections, name)) for name in type(sections).model_fields
+    ]
+    given += [(f"forwards[{index}].listen", forward.listen) for index, forward in enumerate(node.forwards)]
+    open_ones = [(field, listen) for field, listen in given if listen is not None]
+    for index, (field, listen) in enumerate(open_ones):
+        for other_field, other in open_ones[:index]:
+            if listens_collide(other, listen):
+                fix = "give each a port of its own, or write off"
+                yield Problem(what=f"{listen} is taken by {other_field} ({other})", fix=fix, field=field)
+    carrying = (sections.inbound, sections.inbound_plaintext, sections.outbound, sections.socks)
+    if not node.forwards and all(listen is None for listen in carrying):
+        fix = "turn on listeners.inbound or listeners.socks, or add to forwards"
+        yield Problem(what="nothing to do: no listener carries traffic", fix=fix, field="listeners")
+
+
+def _windows(http2: Http2) -> Iterator[Problem]:
+    if http2.connection_window_bytes < http2.stream_window_bytes:
+        yield Problem(
+            what="smaller than stream_window_bytes: one unread stream would stop all others of its tunnel",
+            fix=f"write {http2.stream_window_bytes * 4} (four streams' windows) or more",
+            field="http2.connection_window_bytes",
+        )
+
+
+def _private(field: str, listen: Listen | None) -> Iterator[Problem]:
+    if isinstance(listen, TcpListen) and not listen.address.ip.is_loopback:
+        yield Problem(
+            what=f"{listen} can be reached by others, and whoever reaches it controls this process",
+            fix=f"write 127.0.0.1:{listen.address.port}, unix:/path or off",
+            field=field,
+        )
+
+
+def _lifetimes(control: ControlSettings) -> Iterator[Problem]:
+    if control.svid_ttl_s > control.max_svid_ttl_s:
+        yield Problem(what="longer than max_svid_ttl_s", fix="raise that, or lower this", field="svid_ttl_s")
+    if control.max_svid_ttl_s > control.intermediate_ttl_s:
+        fix = "no certificate outlives its issuer: lower this, or raise that"
+        yield Problem(what="longer than intermediate_ttl_s", fix=fix, field="max_svid_ttl_s")
+    if control.intermediate_ttl_s > control.root_ttl_s:
+        fix = "no certificate outlives its issuer: lower this, or raise that"
+        yield Problem(what="longer than root_ttl_s", fix=fix, field="intermediate_ttl_s")
+
+
+_NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
+    _mode,
+    _identity_source,
+    _forwards,
+    _exposes,
+    _listeners,
+    lambda node: _windows(node.http2),
+    lambda node: _private("listeners.admin", node.listeners.admin),
+)
+_CONTROL_RULES: tuple[Callable[[ControlSettings], Iterator[Problem]], ...] = (
+    _lifetimes,
+    lambda control: _private("listeners.admin", control.listeners.admin),
+)

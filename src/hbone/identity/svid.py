@@ -75,7 +75,7 @@ class X509Svid:
             raise InvalidSvid(error.what, why=error.why, fix=error.fix) from error
         for fault in leaf_faults(chain[0]):
             raise InvalidSvid(f"the certificate of {spiffe_id} is not an SVID", why=fault.what, fix=fault.fix)
-        if public_der(chain[0]) != _der(key.public_key()):
+        if public_der(chain[0]) != key_der(key):
             raise InvalidSvid(
                 f"the key does not belong to the certificate of {spiffe_id}",
                 fix="give the key that the first certificate of the chain was issued for",
@@ -142,6 +142,11 @@ def public_der(certificate: x509.Certificate) -> bytes:
         return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidSvid("a certificate's public key cannot be read", why=str(error)) from error
+
+
+def key_der(key: PrivateKey) -> bytes:
+    """The SubjectPublicKeyInfo of a key's public half."""
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
@@ -247,7 +252,3 @@ def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extens
         raise NotAnSvid(
             "the certificate's extensions cannot be parsed", why=str(error)[:200], rule="RFC 5280 §4.2"
         ) from error
-
-
-def _der(key: PublicKey) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, VerificationError
+from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store, VerificationError
 
 from hbone.errors import PeerRejected
 from hbone.identity.bundle import TrustBundle
@@ -34,6 +34,7 @@ __all__ = [
     "UnexpectedIdentity",
     "UntrustedRoot",
     "WrongUsage",
+    "path_to_root",
     "verify_peer",
 ]
 
@@ -171,16 +172,8 @@ def _check_path(chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_i
     if store is None:
         raise _foreign(bundle, spiffe_id)
     moment = datetime.fromtimestamp(now, UTC)
-    verifier = (
-        PolicyBuilder()
-        .store(store)
-        .time(moment)
-        .max_chain_depth(MAX_INTERMEDIATES)
-        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
-        .build_client_verifier()  # for both sides: a server verifier would want a DNS name
-    )
     try:
-        path = verifier.verify(chain[0], list(chain[1:])).chain
+        path = path_to_root(chain, store, moment)
     except VerificationError as error:
         raise _why_no_path(chain, bundle, spiffe_id, moment, str(error)) from error
     if len(path) < 2:
@@ -189,6 +182,23 @@ def _check_path(chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_i
             fix="put CA certificates, not workloads' own, into the trust bundle",
             spiffe_id=spiffe_id,
         )
+
+
+def path_to_root(chain: Sequence[x509.Certificate], store: Store, moment: datetime) -> list[x509.Certificate]:
+    """A valid path from the first of `chain`, through others of it, to an anchor of `store`, which is the last.
+
+    RFC 5280 §6 at `moment`: signatures, dates, CA flags, path lengths, key usage, name constraints, unknown critical
+    extensions. Raises `cryptography.x509.verification.VerificationError`.
+    """
+    verifier = (
+        PolicyBuilder()
+        .store(store)
+        .time(moment)
+        .max_chain_depth(MAX_INTERMEDIATES)
+        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+        .build_client_verifier()  # for both sides: a server verifier would want a DNS name
+    )
+    return verifier.verify(chain[0], list(chain[1:])).chain
 
 
 def _may_sign(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:

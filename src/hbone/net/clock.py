@@ -3,6 +3,8 @@
 import random
 import time
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from hbone.times import Instant, Rng, WallTime
 
 
@@ -21,3 +23,8 @@ class SystemClock:
 def system_rng() -> Rng:
     """Chance from the operating system: good for serial numbers and tokens too."""
     return random.SystemRandom()
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """A fresh P-256 key, made in this process and nowhere else."""
+    return ec.generate_private_key(ec.SECP256R1())

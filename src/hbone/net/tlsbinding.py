@@ -40,7 +40,13 @@ _NEEDED = (
     "sk_X509_value",
     "sk_X509_free",
 )
-NATIVE: Final[bool] = ffi is not None and all(hasattr(lib, name) for name in _NEEDED)
+
+
+def _complete() -> bool:
+    return ffi is not None and all(hasattr(lib, name) for name in _NEEDED)
+
+
+NATIVE: Final = _complete()
 
 WANT_READ, WANT_WRITE, SYSCALL, ZERO_RETURN = 2, 3, 5, 6  # SSL_get_error(3)
 PARTIAL_WRITE = 0x1  # SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not export

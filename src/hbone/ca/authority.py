@@ -1,0 +1,129 @@
+"""The authority itself: a signing certificate with its key, what lies between it and the roots, and the roots."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from hbone.ca.csr import InvalidRequest
+from hbone.ca.profile import (
+    DEFAULT_TTL_S,
+    MAX_TTL_S,
+    dated,
+    digest_for,
+    intermediate_certificate,
+    new_serial,
+    root_certificate,
+    workload_certificate,
+)
+from hbone.errors import HboneError
+from hbone.identity.bundle import TrustBundle
+from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.identity.svid import PrivateKey, PublicKey, wall_time
+from hbone.times import Rng, WallTime
+
+
+class AuthorityEnded(HboneError):
+    """The signing certificate, or one above it, has ended: nothing can be signed any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaKeys:
+    """The two keys of a new authority, made by the caller."""
+
+    root: PrivateKey = field(repr=False)
+    intermediate: PrivateKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A certificate just signed. `intermediates` lead from it to, but not including, a root of `roots`."""
+
+    certificate: x509.Certificate
+    intermediates: tuple[x509.Certificate, ...]
+    roots: tuple[x509.Certificate, ...]
+
+    @property
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        return (self.certificate, *self.intermediates)
+
+    def response(self) -> list[str]:
+        """Istio's `cert_chain`: leaf, each intermediate, and last all roots in one string."""
+        return [*(_pem(certificate) for certificate in self.chain), "".join(_pem(root) for root in self.roots)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateAuthority:
+    """Issues for one trust domain.
+
+    `chain` begins with the signing certificate and ends below the root; it is empty when the root itself signs.
+    `root_key` is there only if this authority made its root; it is needed for nothing but a new intermediate.
+    """
+
+    trust_domain: TrustDomain
+    signer: x509.Certificate
+    key: PrivateKey = field(repr=False, compare=False)
+    chain: tuple[x509.Certificate, ...]
+    roots: tuple[x509.Certificate, ...]
+    root_key: PrivateKey | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def create(cls, trust_domain: TrustDomain, keys: CaKeys, *, now: WallTime, rng: Rng) -> Self:
+        """A new self-signed root and an intermediate below it."""
+        root = root_certificate(keys.root, trust_domain, now=now, serial=new_serial(rng))
+        signer = intermediate_certificate(
+            keys.intermediate.public_key(), trust_domain, root=(root, keys.root), now=now, serial=new_serial(rng)
+        )
+        return cls(
+            trust_domain=trust_domain,
+            signer=signer,
+            key=keys.intermediate,
+            chain=(signer,),
+            roots=(root,),
+            root_key=keys.root,
+        )
+
+    @property
+    def bundle(self) -> TrustBundle:
+        return TrustBundle.of(self.trust_domain, self.roots)
+
+    @property
+    def not_after(self) -> WallTime:
+        """When signing ends: the first end in the signing chain, or of its last root."""
+        ends = [wall_time(certificate.not_valid_after_utc) for certificate in (self.signer, *self.chain)]
+        return min(*ends, max(wall_time(root.not_valid_after_utc) for root in self.roots))
+
+    def issue(self, public_key: PublicKey, spiffe_id: SpiffeId, *, ttl_s: float, now: WallTime, serial: int) -> Issued:
+        """Sign for an identity that the caller was found entitled to, and a key from `check_request`.
+
+        `ttl_s` 0 or less means 24 h. Never outlives the signing certificate. Raises InvalidRequest (other trust domain,
+        no workload path, lifetime over 90 days), AuthorityEnded.
+        """
+        self._check(spiffe_id, ttl_s)
+        if now >= self.not_after:
+            raise AuthorityEnded(
+                f"the CA of {self.trust_domain} has ended", why="its signing certificate expired", fix="renew the CA"
+            )
+        until = min(now + (ttl_s if ttl_s > 0 else DEFAULT_TTL_S), self.not_after)
+        builder = workload_certificate(public_key, spiffe_id, issuer=self.signer, serial=serial)
+        certificate = dated(builder, now, until).sign(self.key, digest_for(self.key))
+        return Issued(certificate=certificate, intermediates=self.chain, roots=self.roots)
+
+    def _check(self, spiffe_id: SpiffeId, ttl_s: float) -> None:
+        if spiffe_id.trust_domain != self.trust_domain:
+            raise InvalidRequest(
+                f"{spiffe_id} is not of trust domain {self.trust_domain}",
+                why="a CA signs for its own domain only",
+                fix=f"ask for spiffe://{self.trust_domain}{spiffe_id.path}",
+            )
+        if not spiffe_id.path:
+            raise InvalidRequest(f"{spiffe_id} names no workload", fix="add a path, for example /ns/shop/sa/cart")
+        if ttl_s > MAX_TTL_S:
+            raise InvalidRequest(
+                f"a lifetime of {ttl_s / 3600:g} h is too long", fix=f"ask for at most {MAX_TTL_S / 3600:g} h"
+            )
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()

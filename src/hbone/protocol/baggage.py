@@ -23,7 +23,7 @@ _KEYS: Final = {  # key on the wire → field of Baggage, in the order on the wi
     "k8s.cluster.name": "cluster",
     "k8s.namespace.name": "namespace",
     "service.name": "service",
-    "service.version": "revision",
+    "service.version": "version",
     "cloud.region": "region",
     "cloud.availability_zone": "zone",
 }
@@ -39,7 +39,7 @@ class Baggage:
     workload_type: str = ""
     workload: str = ""
     service: str = ""
-    revision: str = ""
+    version: str = ""
     region: str = ""
     zone: str = ""
 
@@ -77,7 +77,7 @@ def _parse_baggage(text: bytes) -> Baggage | None:
     return Baggage(**said) if any(said.values()) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Forwarded:
     """`client`: the application's socket. `host`: the service it asked for. None: not known."""
 
@@ -121,21 +121,21 @@ def _address(text: str) -> SocketAddress | None:
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TraceParent:
-    """W3C Trace Context §3.2: 32 and 16 hexadecimal digits in lower case, neither all zero; `flags` a byte."""
+    """W3C Trace Context §3.2: ids of 128 and 64 bits, neither zero on the wire; `flags` a byte."""
 
-    trace_id: str
-    parent_id: str
+    trace_id: int
+    parent_id: int
     flags: int = 0
 
     @classmethod
     def fresh(cls, rng: Rng) -> Self:
         """A new trace, not sampled: hbone exports no spans."""
-        return cls(trace_id=f"{rng.getrandbits(128) or 1:032x}", parent_id=f"{rng.getrandbits(64) or 1:016x}")
+        return cls(rng.getrandbits(128) or 1, rng.getrandbits(64) or 1)
 
     def header(self) -> bytes:
-        return f"00-{self.trace_id}-{self.parent_id}-{self.flags:02x}".encode()
+        return f"00-{self.trace_id:032x}-{self.parent_id:016x}-{self.flags:02x}".encode()
 
 
 def parse_traceparent(value: bytes) -> TraceParent | None:
@@ -143,7 +143,5 @@ def parse_traceparent(value: bytes) -> TraceParent | None:
     match = _TRACEPARENT.fullmatch(value)
     if match is None:
         return None
-    version, trace_id, parent_id, flags = (group.decode().lower() for group in match.groups())
-    if version == "ff" or not int(trace_id, 16) or not int(parent_id, 16):
-        return None
-    return TraceParent(trace_id=trace_id, parent_id=parent_id, flags=int(flags, 16))
+    version, trace_id, parent_id, flags = (int(group, 16) for group in match.groups())
+    return TraceParent(trace_id, parent_id, flags) if version != 0xFF and trace_id and parent_id else None

@@ -180,6 +180,12 @@ class Outbox:
         if self._head == self._tail:
             self._close()
 
+    def discard(self) -> None:
+        """The connection is gone: forget what waits, and give the buffer back."""
+        self._spill = bytearray()
+        self._head = self._tail
+        self.abandon()
+
     def pending(self) -> memoryview:
         """What the next TLS write takes: the same bytes at each call until `advance()`; empty when there are none."""
         if self._flight == self._head:
@@ -197,6 +203,12 @@ class Outbox:
         self._head = self._flight = head
         if head == self._tail and (self._reserved < 0 or self._spill):
             self._close()
+
+    def discard(self) -> None:
+        """Drop all that waits, and give the buffer back: the connection is gone."""
+        self._spill = bytearray()
+        self._reserved = -1
+        self._close()
 
     def _open(self) -> None:
         self._buffer = self._pool.acquire()

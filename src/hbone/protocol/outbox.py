@@ -28,6 +28,7 @@ MAX_FREE_BUFFERS: Final = 32
 MAX_LAYOUTS: Final = 4
 """Layouts of `reserve_many` remembered per buffer: in the steady state of a bulk transfer there is just one."""
 
+_DATA_LIMIT: Final = CAPACITY_BYTES - CONTROL_BYTES
 _DATA_HEADER: Final = Struct(">HBBBL")
 _EMPTY: Final = memoryview(b"")
 
@@ -111,19 +112,23 @@ class Outbox:
 
     def room(self) -> int:
         """Payload bytes that one DATA frame could hold now."""
-        return 0 if self._spill else max(0, CAPACITY_BYTES - CONTROL_BYTES - FRAME_HEADER_BYTES - self._tail)
+        return 0 if self._spill else max(0, _DATA_LIMIT - FRAME_HEADER_BYTES - self._tail)
 
     def reserve(self, limit: int) -> memoryview:
         """Space for one DATA payload of at most `limit` bytes; empty when there is none.
 
-        Follow with `commit`, or with `abandon` when nothing came to fill it.
+        Follow with `commit`, or with `abandon` when nothing came to fill it; neither is needed for an empty one.
         """
+        if limit <= 0 or self._spill:
+            return _EMPTY
         if self._buffer is None:
             self._open()
         start = self._tail + FRAME_HEADER_BYTES
-        room = 0 if self._spill else CAPACITY_BYTES - CONTROL_BYTES - start
+        room = _DATA_LIMIT - start
         if limit > room:
-            limit = max(room, 0)
+            if room <= 0:
+                return _EMPTY
+            limit = room
         self._reserved = limit
         return self._view[start : start + limit]
 
@@ -139,15 +144,15 @@ class Outbox:
     def reserve_many(self, limit: int, frame_bytes: int) -> list[memoryview]:
         """Spaces for DATA payloads of `frame_bytes`, the last one shorter, `limit` in all at most, for `recvmsg_into`.
 
-        The list is shared: do not change it. Follow with `commit_many`, or with `abandon`.
+        The list is shared: do not change it. Follow with `commit_many`, or with `abandon` unless it is empty.
         """
-        if self._buffer is None:
-            self._open()
-        buffer, tail = self._buffer, self._tail
-        assert buffer is not None  # noqa: S101 - _open() set it
-        space = 0 if self._spill else CAPACITY_BYTES - CONTROL_BYTES - tail
-        whole, rest = divmod(max(space, 0), frame_bytes + FRAME_HEADER_BYTES)
-        limit = self._reserved = min(limit, whole * frame_bytes + max(0, rest - FRAME_HEADER_BYTES))
+        if limit <= 0 or self._spill:
+            return []
+        buffer = self._buffer or self._open()
+        tail = self._tail
+        whole, rest = divmod(max(0, _DATA_LIMIT - tail), frame_bytes + FRAME_HEADER_BYTES)
+        limit = min(limit, whole * frame_bytes + max(0, rest - FRAME_HEADER_BYTES))
+        self._reserved = limit or -1
         if tail:
             return _layout(self._view, tail, limit, frame_bytes)
         spaces = buffer.layouts.get((limit, frame_bytes))
@@ -180,12 +185,6 @@ class Outbox:
         if self._head == self._tail:
             self._close()
 
-    def discard(self) -> None:
-        """The connection is gone: forget what waits, and give the buffer back."""
-        self._spill = bytearray()
-        self._head = self._tail
-        self.abandon()
-
     def pending(self) -> memoryview:
         """What the next TLS write takes: the same bytes at each call until `advance()`; empty when there are none."""
         if self._flight == self._head:
@@ -201,7 +200,7 @@ class Outbox:
         if head > self._flight:
             raise UsageError(f"{n} bytes written of {self._flight - self._head}", fix="advance by what was pending")
         self._head = self._flight = head
-        if head == self._tail and (self._reserved < 0 or self._spill):
+        if head == self._tail and self._reserved < 0:
             self._close()
 
     def discard(self) -> None:
@@ -210,15 +209,15 @@ class Outbox:
         self._reserved = -1
         self._close()
 
-    def _open(self) -> None:
-        self._buffer = self._pool.acquire()
-        self._view = self._buffer.view
+    def _open(self) -> Buffer:
+        self._buffer = buffer = self._pool.acquire()
+        self._view = buffer.view
+        return buffer
 
     def _close(self) -> None:
         """All is written: refill from the spill, else give the buffer back."""
         self._head = self._flight = self._tail = 0
         if self._spill:
-            self._reserved = -1  # it was empty
             self._tail = len(self._spill)
             self._view[: self._tail] = self._spill
             self._spill = bytearray()

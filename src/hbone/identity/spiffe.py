@@ -48,21 +48,20 @@ class SpiffeId:
         """Strict grammar; raises InvalidSpiffeId with what is wrong and where."""
         if not text.startswith(SCHEME):
             raise InvalidSpiffeId(f"{text[:80]!r} is not a SPIFFE ID", fix="begin with spiffe://")
-        if len(text.encode()) > MAX_ID_BYTES:
+        if len(text) > MAX_ID_BYTES:  # bytes and characters are one: all that passes below is ASCII
             raise InvalidSpiffeId(f"a SPIFFE ID of {len(text)} characters", fix=f"use at most {MAX_ID_BYTES} bytes")
         domain, slash, path = text[len(SCHEME) :].partition("/")
         trust_domain = parse_trust_domain(domain)
         for segment in path.split("/") if slash else ():
-            if not _SEGMENT.fullmatch(segment) or segment in {".", ".."}:
-                raise InvalidSpiffeId(
-                    f"SPIFFE ID {text[:200]!r} has {'an empty segment' if not segment else f'the segment {segment!r}'}",
-                    fix="use a-z A-Z 0-9 '.' '-' '_' between single slashes, for example /ns/shop/sa/cart",
-                )
+            _check_segment(segment)
         return cls(trust_domain, slash + path)
 
     @classmethod
     def for_workload(cls, trust_domain: str, namespace: str, service_account: str) -> Self:
-        """Istio's form; raises InvalidSpiffeId when a part does not fit the grammar."""
+        """Istio's form; raises InvalidSpiffeId when a part does not fit the grammar, or holds more than one part."""
+        parse_trust_domain(trust_domain)
+        _check_segment(namespace)
+        _check_segment(service_account)
         return cls.parse(f"{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}")
 
     @property
@@ -82,6 +81,15 @@ class SpiffeId:
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.trust_domain}{self.path}"
+
+
+def _check_segment(segment: str) -> None:
+    """One part of a path, without slashes; raises InvalidSpiffeId."""
+    if not _SEGMENT.fullmatch(segment) or segment in {".", ".."}:
+        raise InvalidSpiffeId(
+            f"a SPIFFE ID's path has {f'the segment {segment[:80]!r}' if segment else 'an empty segment'}",
+            fix="use a-z A-Z 0-9 '.' '-' '_' between single slashes, for example /ns/shop/sa/cart",
+        )
 
 
 @lru_cache(maxsize=4096)

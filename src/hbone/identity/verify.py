@@ -123,6 +123,21 @@ def verify_peer(
     `expected`: the identities that are acceptable, None for any that the bundle vouches for (policy judges later);
     an empty set accepts nobody. `side`: what the peer is in this handshake.
     """
+    try:
+        return _judge(chain, bundle, expected, side, now)
+    except PeerRejected:
+        raise
+    except Exception as error:  # `cryptography` parses as it is asked: any part of any certificate may be garbage
+        raise BrokenChain("the peer's certificates cannot be read", why=repr(error)[:300]) from error
+
+
+def _judge(
+    chain: Sequence[x509.Certificate],
+    bundle: TrustBundle,
+    expected: frozenset[SpiffeId] | None,
+    side: PeerSide,
+    now: WallTime,
+) -> SpiffeId:
     if not chain:
         raise NoCertificate(
             f"the {side.value} presented no certificate",

@@ -1,0 +1,6 @@
+"""hbone: cryptographic identities and mutually authenticated tunnels for every program on a network.
+
+This package imports nothing on its own, so that `import hbone` and `hbone --version` cost nothing.
+"""
+
+__version__ = "0.1.0"

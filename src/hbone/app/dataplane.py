@@ -1,0 +1,397 @@
+"""The data plane of one process, built from its settings: listeners, both directions, pool, drain.
+
+What it needs from outside comes in as `Surroundings`: the mesh (a store that somebody fills) and certificates
+(somebody keeps). So the same object serves `hbone node`, `up`, `forward`, `expose`, the demo and the tests.
+"""
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from hbone.addr import Authority, HostPort, SocketAddress
+from hbone.app.identities import TlsIdentities
+from hbone.config.listen import InheritedListen, Listen, TcpListen, UnixListen
+from hbone.config.model import Forward, NodeSettings
+from hbone.config.refs import AccountRef
+from hbone.discovery.inbound import InboundContext
+from hbone.discovery.model import Protocol, Workload
+from hbone.discovery.request import OutboundContext
+from hbone.discovery.select import Selector
+from hbone.discovery.store import Change, Store
+from hbone.errors import ConnectionCut, HboneError, NoRoute, UsageError
+from hbone.net import entry
+from hbone.net.dial import DialOptions
+from hbone.net.h2link import LinkParts, PingPolicy
+from hbone.net.listener import Listener
+from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener, original_destination, peer_of
+from hbone.net.tasks import Tasks
+from hbone.net.tls import ReadBuffer
+from hbone.protocol.limits import Limits
+from hbone.protocol.outbox import BufferPool
+from hbone.protocol.settings import LocalSettings
+from hbone.proxy.inbound import Inbound, InboundOptions, InboundParts
+from hbone.proxy.local import DedicatedWorkload, Exposed, SharedWorkloads
+from hbone.proxy.outbound import Call, Outbound, OutboundParts
+from hbone.proxy.outcome import Counters, NoCounters, Outcomes
+from hbone.proxy.passthrough import InboundPassthrough, PlainParts
+from hbone.proxy.pool import Pool
+from hbone.proxy.pooling import PoolPolicy
+from hbone.proxy.registry import Registry
+from hbone.proxy.served import LocalWorkloads
+from hbone.proxy.tunnel import TunnelParts
+from hbone.telemetry.access import AccessLog
+from hbone.telemetry.views import ConnectionView, ListenerView, TunnelView
+from hbone.times import Clock, Instant
+
+GOAWAY_GRACE_S: Final = 0.1  # between the two GOAWAYs of a drain: streams on their way then count as accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a data plane is given."""
+
+    store: Store
+    identities: TlsIdentities
+    access: AccessLog
+    clock: Clock
+    counters: Counters = field(default_factory=NoCounters)
+
+
+class DataPlane:
+    """Listeners and what is behind them. `bind` first (raises UsageError), then `start`, at last `drain`."""
+
+    def __init__(self, settings: NodeSettings, around: Surroundings) -> None:
+        self.settings = settings
+        self.around = around
+        self.registry = Registry()
+        self._loop = asyncio.get_running_loop()
+        self._tasks = Tasks("data plane")
+        self._listeners: dict[str, Listener] = {}
+        self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
+        self.local = _local_workloads(settings, around.store)
+        parts = _tunnel_parts(settings, around.clock, self._loop)
+        self.outcomes = Outcomes(around.access, around.counters, around.clock)
+        self.pool = Pool(parts, around.identities, _pool_policy(settings), self._tasks)
+        self._illegal: frozenset[int] = frozenset()
+        self._plain = PlainParts(
+            loop=self._loop, dial=_app_dial(settings), outcomes=self.outcomes, registry=self.registry
+        )
+        self.inbound = Inbound(self._inbound_parts(parts))
+        self.outbound = Outbound(self._outbound_parts())
+        around.identities.on_renewed(self.pool.identity_renewed)
+
+    # --- building -------------------------------------------------------------------------------------------
+
+    def _inbound_parts(self, tunnels: TunnelParts) -> InboundParts:
+        settings = self.settings
+        return InboundParts(
+            tunnels=tunnels,
+            identities=self.around.identities,
+            local=self.local,
+            outcomes=self.outcomes,
+            registry=self.registry,
+            tasks=self._tasks,
+            options=InboundOptions(
+                dial=_app_dial(settings),
+                max_handshakes=settings.limits.max_half_open_handshakes,
+                max_tunnels=settings.limits.max_inbound_tunnels,
+                response_baggage=settings.response_baggage,
+                context=InboundContext(illegal_ports=self._illegal),
+            ),
+        )
+
+    def _outbound_parts(self) -> OutboundParts:
+        rng = random.SystemRandom()
+        return OutboundParts(
+            loop=self._loop,
+            directory=self.around.store,
+            selector=Selector(rng),
+            pool=self.pool,
+            plain=self._plain,
+            outcomes=self.outcomes,
+            registry=self.registry,
+            tasks=self._tasks,
+            rng=random.Random(rng.getrandbits(128)),  # noqa: S311 -- for trace ids, which are no secret
+            context=OutboundContext(illegal_ports=self._illegal, cluster_domain=self.settings.cluster_domain),
+        )
+
+    # --- listeners ------------------------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Take all ports, or none: raises UsageError with the remedy."""
+        try:
+            self._bind_all()
+        except BaseException:
+            for _, sock, _ in self._bound:
+                sock.close()
+            self._bound.clear()
+            raise
+        ports = frozenset(name[1] for _, sock, _ in self._bound if isinstance(name := sock.getsockname(), tuple))
+        self._illegal = ports
+        self.inbound.parts = replace(
+            self.inbound.parts,
+            options=replace(self.inbound.parts.options, context=InboundContext(illegal_ports=ports)),
+        )
+        self.outbound.parts = replace(
+            self.outbound.parts, context=replace(self.outbound.parts.context, illegal_ports=ports)
+        )
+
+    def _bind_all(self) -> None:
+        listeners = self.settings.listeners
+        plain = InboundPassthrough(self._plain, self.local, frozenset())
+        named: list[tuple[str, Listen | None, Callable[[socket.socket], None]]] = [
+            ("inbound", listeners.inbound, self.inbound.accept),
+            ("inbound_plaintext", listeners.inbound_plaintext, plain.accept),
+            ("outbound", listeners.outbound, self._accept_captured),
+            ("socks", listeners.socks, self._accept_program),
+        ]
+        for place, forward in enumerate(self.settings.forwards):
+            named.append((f"forward {place + 1}", forward.listen, self._acceptor(forward)))
+        for name, listen, accepted in named:
+            if listen is not None:
+                self._bound.append((name, open_listener(listen), accepted))
+
+    def start(self) -> None:
+        """Begin to accept on what is bound."""
+        keep_alive = _keep_alive(self.settings)
+        for name, sock, accepted in self._bound:
+            listener = Listener(
+                self._loop, sock, accepted, name=name, keep_alive=None if name == "inbound" else keep_alive
+            )
+            self._listeners[name] = listener
+            listener.start()
+        self._bound.clear()
+
+    def address(self, name: str) -> SocketAddress:
+        """Where a TCP listener really listens; raises KeyError for one that is not open."""
+        address = self._listeners[name].address
+        assert isinstance(address, SocketAddress)  # noqa: S101 -- callers ask for TCP listeners
+        return address
+
+    # --- ways in --------------------------------------------------------------------------------------------
+
+    def _accept_captured(self, sock: socket.socket) -> None:
+        """Redirected here on its way out: it knows where it wanted to go."""
+        downstream = _peer(sock)
+        target = original_destination(sock) or SocketAddress.of(sock.getsockname())
+        source = self.local.outbound_source(downstream.ip)
+        if source is None:
+            self._refuse_stranger(sock, downstream, target)
+        else:
+            self.outbound.connect(sock, Call(source=source, downstream=downstream, target=target))
+
+    def _acceptor(self, forward: Forward) -> Callable[[socket.socket], None]:
+        """For one explicit listener: always the same target."""
+        account = forward.account
+
+        def accepted(sock: socket.socket) -> None:
+            downstream = _peer(sock)
+            source = self.local.outbound_source(downstream.ip) if account is None else self.account_workload(account)
+            if source is None:
+                self._refuse_stranger(sock, downstream, forward.to)
+            else:
+                self.outbound.connect(sock, Call(source=source, downstream=downstream, target=forward.to))
+
+        return accepted
+
+    def _accept_program(self, sock: socket.socket) -> None:
+        """SOCKS5 or HTTP CONNECT: first it says where to."""
+        self._tasks.start(self._serve_program(sock), name="program")
+
+    async def _serve_program(self, sock: socket.socket) -> None:
+        downstream = _peer(sock)
+        deadline = Instant(self._loop.time() + self.settings.timeouts.handshake_timeout_s)
+        try:
+            wish = await entry.negotiate(sock, deadline)
+        except HboneError as error:
+            self.outbound.refuse(sock, str(downstream), "-", error)
+            return
+        except BaseException:
+            sock.close()
+            raise
+        source = self.local.outbound_source(downstream.ip)
+        if source is None:
+            wish.entry.failed(sock, _stranger(downstream))
+            self._refuse_stranger(sock, downstream, wish.target)
+            return
+        call = Call(source=source, downstream=downstream, target=wish.target, entry=wish.entry)
+        self.outbound.connect(sock, call)
+
+    def _refuse_stranger(self, sock: socket.socket, downstream: SocketAddress, target: Authority) -> None:
+        self.outbound.refuse(sock, str(downstream), str(target), _stranger(downstream))
+
+    def account_workload(self, account: AccountRef) -> Workload:
+        """A workload of an account to speak as: the mesh's first, else one that stands for it."""
+        for workload in self.around.store.workloads():
+            if (workload.namespace, workload.service_account) == (account.namespace, account.service_account):
+                return workload
+        return stand_in(self.settings, account, None)
+
+    # --- changes --------------------------------------------------------------------------------------------
+
+    def mesh_changed(self, change: Change) -> None:
+        """Tunnels to addresses that changed hands take no more streams."""
+        for released in change.released:
+            self.pool.retire_peer(released.ip)
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def stop_accepting(self) -> None:
+        for listener in self._listeners.values():
+            listener.close()
+        for _, sock, _ in self._bound:
+            sock.close()
+        self._bound.clear()
+
+    async def drain(self, deadline_s: float) -> int:
+        """Stop accepting, let what is open finish until the deadline, cut the rest; how many were cut."""
+        self.stop_accepting()
+        self.inbound.drain()
+        self.pool.drain()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await asyncio.sleep(min(GOAWAY_GRACE_S, deadline_s / 4))
+                self.inbound.finish_drain()
+                await self.registry.wait_empty()
+        except TimeoutError:
+            pass
+        cut = self.registry.cut_all(ConnectionCut("connection closed due to connection drain"))
+        await self._close()
+        return cut
+
+    async def _close(self) -> None:
+        await asyncio.sleep(0)  # the resets above go out with this turn's flush
+        self.inbound.close()
+        self.pool.close()
+        await self._tasks.close()
+
+    # --- views ----------------------------------------------------------------------------------------------
+
+    def connections(self) -> tuple[ConnectionView, ...]:
+        return self.registry.views()
+
+    def tunnels(self) -> tuple[TunnelView, ...]:
+        return tuple(tunnel.view() for tunnel in self.pool.tunnels()) + self.inbound.tunnels()
+
+    def listeners(self) -> tuple[ListenerView, ...]:
+        return tuple(ListenerView(name=name, address=str(one.address)) for name, one in self._listeners.items())
+
+
+def open_listener(listen: Listen) -> socket.socket:
+    """The listening socket that a setting asks for; raises UsageError."""
+    match listen:
+        case TcpListen(address=address):
+            return bind_listener(address)
+        case UnixListen(path=path):
+            return bind_unix_listener(path)
+        case InheritedListen(fd=fd):
+            try:
+                sock = socket.socket(fileno=fd)
+                sock.setblocking(False)
+            except OSError as error:
+                raise UsageError(
+                    f"descriptor {fd} is no socket", why=error.strerror or "", fix="check the socket unit"
+                ) from error
+            return sock
+
+
+def stand_in(settings: NodeSettings, account: AccountRef, name: str | None) -> Workload:
+    """A workload that the mesh does not know (yet): it can call, and has an identity."""
+    called = name or account.service_account
+    return Workload(
+        uid=f"{settings.cluster_id}//Local/{account.namespace}/{called}",
+        name=called,
+        namespace=account.namespace,
+        service_account=account.service_account,
+        trust_domain=settings.trust_domain,
+        network=settings.network,
+        cluster_id=settings.cluster_id,
+        node=settings.node_name,
+        protocol=Protocol.HBONE,
+        workload_name=called,
+        canonical_name=called,
+        canonical_revision="latest",
+    )
+
+
+def _local_workloads(settings: NodeSettings, store: Store) -> LocalWorkloads:
+    exposed = Exposed(dials=_dials(settings))
+    info = settings.workload
+    if settings.mode == "dedicated" and info is not None:
+        return DedicatedWorkload(store, stand_in(settings, info.account, info.name), info.name, exposed)
+    return SharedWorkloads(store, settings.network, settings.node_name, exposed)
+
+
+def _dials(settings: NodeSettings) -> dict[str, dict[int, SocketAddress]]:
+    dials: dict[str, dict[int, SocketAddress]] = {}
+    for expose in settings.exposes:
+        target = expose.to
+        if isinstance(target, HostPort):
+            if target.host != "localhost":
+                raise UsageError(f"exposes: {target} is a name", fix="write an address, or localhost")
+            target = SocketAddress.of(("127.0.0.1", target.port))
+        dials.setdefault(str(expose.workload), {})[expose.port] = target
+    return dials
+
+
+def _keep_alive(settings: NodeSettings) -> KeepAlive | None:
+    tcp = settings.tcp
+    if not tcp.keepalive_enabled:
+        return None
+    idle_s, interval_s = int(tcp.keepalive_time_s), int(tcp.keepalive_interval_s)
+    return KeepAlive(idle_s=idle_s, interval_s=interval_s, probes=tcp.keepalive_retries)
+
+
+def _app_dial(settings: NodeSettings) -> DialOptions:
+    return DialOptions(timeout_s=settings.timeouts.connect_timeout_s, keep_alive=_keep_alive(settings))
+
+
+def _pool_policy(settings: NodeSettings) -> PoolPolicy:
+    return PoolPolicy(
+        max_streams=settings.http2.pool_max_streams_per_tunnel, idle_s=settings.timeouts.idle_tunnel_timeout_s
+    )
+
+
+def _tunnel_parts(settings: NodeSettings, clock: Clock, loop: asyncio.AbstractEventLoop) -> TunnelParts:
+    http2, limits, timeouts = settings.http2, settings.limits, settings.timeouts
+    windows = LocalSettings(
+        initial_window_bytes=http2.stream_window_bytes,
+        connection_window_bytes=http2.connection_window_bytes,
+        max_frame_bytes=http2.max_frame_bytes,
+        max_header_list_bytes=limits.max_header_list_bytes_inbound,
+        max_concurrent_streams=http2.max_streams_per_connection_inbound,
+    )
+    return TunnelParts(
+        loop=loop,
+        link=LinkParts(
+            buffer=ReadBuffer(),
+            clock=clock,
+            pings=PingPolicy(interval_s=timeouts.ping_interval_s, timeout_s=timeouts.ping_timeout_s),
+        ),
+        buffers=BufferPool(),
+        client=replace(
+            windows, max_header_list_bytes=limits.max_header_list_bytes_outbound, max_concurrent_streams=None
+        ),
+        server=windows,
+        limits=Limits(),
+        dial=replace(_app_dial(settings), hbone=True, keep_alive=None),
+        handshake_timeout_s=timeouts.handshake_timeout_s,
+    )
+
+
+def _peer(sock: socket.socket) -> SocketAddress:
+    try:
+        return peer_of(sock)
+    except OSError:  # it has gone already: the relay will notice
+        return SocketAddress.of(("0.0.0.0", 0))
+
+
+def _stranger(downstream: SocketAddress) -> NoRoute:
+    return NoRoute(
+        f"no workload of this node connects from {downstream.ip}",
+        why="so there is no identity to speak with",
+        fix="add a WorkloadEntry with this address, or run a dedicated node (`workload`)",
+    )

@@ -1,0 +1,93 @@
+"""The accept loop: bounded per turn, and calm when the process runs out of descriptors."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from hbone.addr import SocketAddress
+from hbone.net.sockets import KeepAlive, tune
+
+log = logging.getLogger("hbone.net")
+
+ACCEPTS_PER_TURN: Final = 64  # a burst must not keep the loop from the connections that it has
+BACK_OFF_S: Final = 0.2  # after EMFILE: time for something to close; the backlog keeps the callers meanwhile
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+Accepted = Callable[[socket.socket], None]
+
+
+class Listener:
+    """A bound socket whose connections go to `accepted`, non-blocking and tuned."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        accepted: Accepted,
+        *,
+        name: str,
+        keep_alive: KeepAlive | None = None,
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._accepted = accepted
+        self._keep_alive = keep_alive
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = False
+        self.name = name
+        # TCP options are inherited from the listening socket; keep-alive is set here once instead of per connection
+        tune(sock, keep_alive)
+
+    @property
+    def address(self) -> SocketAddress | str:
+        """Where it listens: an address, or a Unix socket's path."""
+        name = self._sock.getsockname()
+        return SocketAddress.of(name) if isinstance(name, tuple) else str(name)
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._sock
+
+    def start(self) -> None:
+        self._started = True
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+
+    def close(self) -> None:
+        """Stop accepting; connections that were accepted live on. Harmless when repeated."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sock.fileno() >= 0:
+            if self._started:
+                self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+
+    def _on_readable(self) -> None:
+        accept = self._sock.accept
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, _peer = accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._back_off(error)
+                    return
+                continue  # this one caller went away (ECONNABORTED), or was refused by a firewall (EPERM)
+            sock.setblocking(False)
+            try:
+                self._accepted(sock)
+            except Exception:  # a fault of ours with one connection must not take the others' listener
+                log.exception("connection failed unexpectedly", extra={"listener": self.name})
+                sock.close()
+
+    def _back_off(self, error: OSError) -> None:
+        log.warning(
+            "accepting pauses",
+            extra={"listener": self.name, "error": error.strerror, "fix": "raise the open files limit (ulimit -n)"},
+        )
+        self._loop.remove_reader(self._sock.fileno())
+        self._timer = self._loop.call_later(BACK_OFF_S, self.start)

@@ -1,0 +1,54 @@
+"""A place for tasks that must not take each other down: one failing connection never ends a listener.
+
+`asyncio.TaskGroup` stops all when one fails, which is right for the halves of one connection. Here each task has a
+name, its failure is logged where it happened, and the group is closed with a deadline.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Self
+
+from hbone.errors import HboneError
+
+log = logging.getLogger("hbone.net")
+
+
+class Tasks:
+    """Owns tasks; use `async with` or call `close()`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Run `work` until it is done or the group closes."""
+        task = asyncio.get_running_loop().create_task(self._contained(work, name), name=f"{self._name}: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def _contained(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except HboneError as error:
+            log.warning("task failed", extra={"task": name, "error": str(error)})
+        except Exception:
+            log.exception("task failed unexpectedly", extra={"task": name})
+
+    async def close(self) -> None:
+        """Cancel what still runs, and wait for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

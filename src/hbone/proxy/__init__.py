@@ -1,0 +1,1 @@
+"""The data plane: what happens to a connection that leaves a workload, enters one, or passes through."""

@@ -1,0 +1,122 @@
+"""How a connection ended: one access line and the counters, exactly once, at each end of a tunnel."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Protocol
+
+from hbone.discovery.model import Workload
+from hbone.errors import HboneError
+from hbone.identity.spiffe import SpiffeId
+from hbone.telemetry.access import NOBODY, AccessLog, AccessRecord, Direction, Party, party
+from hbone.telemetry.views import ConnectionView
+from hbone.times import Clock, Instant
+
+FLAG_NONE: Final = "-"
+
+
+@dataclass(slots=True)
+class Parties:
+    """What is known of a connection's two sides; grows while it is set up.
+
+    `src_addr` and `dst_addr` are the TCP peers (`ip:port`), `hbone_addr` the CONNECT's authority, `service` a host
+    name. `mutual_tls`: both identities were proven.
+    """
+
+    direction: Direction
+    src_addr: str
+    dst_addr: str
+    src: Party = NOBODY
+    dst: Party = NOBODY
+    hbone_addr: str | None = None
+    service: str | None = None
+    mutual_tls: bool = False
+
+
+@lru_cache(maxsize=65536)
+def party_of(workload: Workload | None, identity: SpiffeId | None) -> Party:
+    """One side's workload as the log shows it; `identity` only where mutual TLS proved it."""
+    proven = str(identity) if identity is not None else None
+    if workload is None:
+        return party(None, None, proven, None)
+    return party(workload.name, workload.namespace, proven, workload.cluster_id)
+
+
+class Counters(Protocol):
+    """What the metrics want to know of a connection."""
+
+    def opened(self, parties: Parties) -> None: ...
+    def closed(self, parties: Parties, flag: str, received: int, sent: int) -> None:
+        """`received`: client to server, `sent`: server to client, in bytes."""
+
+
+class Outcomes:
+    """Where all connections of a node end."""
+
+    def __init__(self, access: AccessLog, counters: Counters, clock: Clock) -> None:
+        self._access = access
+        self._counters = counters
+        self._clock = clock
+        self._now: Callable[[], Instant] = clock.now
+
+    def now(self) -> Instant:
+        return self._now()
+
+    def opened(self, parties: Parties) -> Instant:
+        """A connection is admitted; keep the returned time for `ended`."""
+        self._counters.opened(parties)
+        return self._now()
+
+    def ended(
+        self, parties: Parties, started: Instant, error: HboneError | None, *, to_server: int, to_client: int
+    ) -> None:
+        """An admitted connection is over, after carrying so many bytes each way."""
+        inbound = parties.direction == "inbound"
+        record = AccessRecord(
+            parties.src_addr,
+            parties.src,
+            parties.dst_addr,
+            parties.dst,
+            parties.direction,
+            to_client if inbound else to_server,
+            to_server if inbound else to_client,
+            int((self._now() - started) * 1000),
+            parties.hbone_addr,
+            parties.service,
+            None if error is None else str(error),
+        )
+        self._access.complete(self._clock.wall(), record)
+        self._counters.closed(parties, FLAG_NONE if error is None else error.flag, to_server, to_client)
+
+    def refused(self, parties: Parties, error: HboneError) -> None:
+        """A connection that came to nothing before it was admitted: a line, no traffic counters."""
+        self._access.failed(self._clock.wall(), parties.src_addr, parties.dst_addr, parties.direction, str(error))
+
+
+class NoCounters:
+    """For a node without metrics."""
+
+    def opened(self, parties: Parties) -> None: ...
+    def closed(self, parties: Parties, flag: str, received: int, sent: int) -> None: ...
+
+
+def connection_view(
+    parties: Parties, started: Instant | None, now: Instant, sent_received: tuple[int, int], tunnel: int | None
+) -> ConnectionView:
+    """A live connection as it is shown; `sent_received` in bytes, seen from the workload here."""
+    return ConnectionView(
+        direction=parties.direction,
+        source=parties.src_addr,
+        destination=parties.hbone_addr or parties.dst_addr,
+        upstream=parties.dst_addr,
+        source_workload=parties.src.workload,
+        destination_workload=parties.dst.workload,
+        service=parties.service,
+        source_identity=parties.src.identity,
+        destination_identity=parties.dst.identity,
+        security="mutual_tls" if parties.mutual_tls else "plaintext",
+        age_s=0.0 if started is None else now - started,
+        bytes_sent=sent_received[0],
+        bytes_recv=sent_received[1],
+        tunnel=tunnel,
+    )

@@ -1,0 +1,89 @@
+"""Which tunnel carries the next stream; when to open another, and when to let one go.
+
+A tunnel belongs to one key for its whole life: whose certificate it was opened with, whom it must reach, where, and
+from which address. Nothing else may share it, so no workload's bytes ever travel under another's identity.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from hbone.addr import IpAddress, SocketAddress
+from hbone.identity.spiffe import SpiffeId
+from hbone.times import Instant
+
+ASSUMED_STREAMS: Final = 100  # RFC 9113 §6.5.2 recommends servers allow at least this; ztunnel assumes the same
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKey:
+    """What two connections must have in common to share a tunnel.
+
+    `source_ip` is where the workload's connection came from: a peer that judges by address must not see one
+    workload's address on another's streams. None when a node has a single workload.
+    """
+
+    source: SpiffeId
+    expected: frozenset[SpiffeId]
+    peer: SocketAddress
+    source_ip: IpAddress | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPolicy:
+    """`max_streams`: streams at once on one tunnel, whatever the peer allows beyond. `max_tunnels`: of one key.
+
+    `idle_s`: how long a tunnel without streams is kept.
+    """
+
+    max_streams: int = 1024
+    max_tunnels: int = 64
+    idle_s: float = 300.0
+
+
+class Candidate(Protocol):
+    """What there is to know about an open tunnel."""
+
+    @property
+    def streams(self) -> int:
+        """Streams open on it now."""
+        ...
+
+    @property
+    def free_streams(self) -> int:
+        """Streams that the peer would still take; 0 once either side goes away."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Counts the certificates of its source: a tunnel of an older one takes no new streams."""
+        ...
+
+
+_C = TypeVar("_C", bound=Candidate)
+
+
+def choose(tunnels: Iterable[_C], generation: int, policy: PoolPolicy) -> _C | None:
+    """The fullest tunnel that still has room, so that the others can fall idle and close; None: open one."""
+    best: _C | None = None
+    for tunnel in tunnels:
+        if tunnel.generation != generation or tunnel.free_streams <= 0 or tunnel.streams >= policy.max_streams:
+            continue
+        if best is None or tunnel.streams > best.streams:
+            best = tunnel
+    return best
+
+
+def may_open(open_tunnels: int, opening: int, policy: PoolPolicy) -> bool:
+    """One handshake at a time for a key (single flight), and not more tunnels than `max_tunnels`."""
+    return opening == 0 and open_tunnels < policy.max_tunnels
+
+
+def is_stale(tunnel: Candidate, generation: int) -> bool:
+    """Its certificate was replaced: let its streams end, give it no new ones."""
+    return tunnel.generation != generation
+
+
+def idle_expired(idle_since: Instant | None, now: Instant, policy: PoolPolicy) -> bool:
+    """Whether a tunnel that has had no stream since `idle_since` (None: has some) has waited long enough."""
+    return idle_since is not None and now - idle_since >= policy.idle_s

@@ -1,0 +1,173 @@
+"""One tunnel that we opened: an HTTP/2 connection over mTLS, ready when the peer has accepted us."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from hbone.errors import HboneError, TunnelFailure
+from hbone.net.dial import DialOptions, dial
+from hbone.net.h2link import H2Link, LinkParts
+from hbone.net.tls import TlsStream
+from hbone.protocol.codes import ErrorCode, StreamViolation
+from hbone.protocol.connection import Http2Connection
+from hbone.protocol.events import Headers
+from hbone.protocol.limits import Limits
+from hbone.protocol.outbox import BufferPool, Outbox
+from hbone.protocol.settings import LocalSettings, Role
+from hbone.protocol.streams import Stream
+from hbone.proxy.identities import Credentials
+from hbone.proxy.pooling import PoolKey
+from hbone.telemetry.views import TunnelView
+from hbone.times import Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelParts:
+    """What all tunnels of a process share: the loop, buffers, and what HTTP/2 announces."""
+
+    loop: asyncio.AbstractEventLoop
+    link: LinkParts
+    buffers: BufferPool
+    client: LocalSettings
+    server: LocalSettings
+    limits: Limits
+    dial: DialOptions
+    handshake_timeout_s: float = 10.0
+
+    def new_link(self, tls: TlsStream, role: Role) -> H2Link:
+        settings = self.client if role is Role.CLIENT else self.server
+        outbox = Outbox(self.buffers)
+        return H2Link(self.loop, tls, Http2Connection(role, settings, self.limits, outbox), outbox, self.link)
+
+
+_ids = count(1)
+
+
+def next_tunnel_id() -> int:
+    """Unique in the process, for people who look at tunnels."""
+    return next(_ids)
+
+
+class Tunnel:
+    """Client side. `changed` is called when streams or slots came free, `gone` once when it is closed."""
+
+    __slots__ = ("_changed", "_gone", "_opened", "_ready", "generation", "id", "idle_since", "key", "link", "retired")
+
+    def __init__(
+        self,
+        key: PoolKey,
+        generation: int,
+        link: H2Link,
+        changed: Callable[["Tunnel"], None],
+        gone: Callable[["Tunnel"], None],
+    ) -> None:
+        self.id = next_tunnel_id()
+        self.key = key
+        self.generation = generation
+        self.link = link
+        self.idle_since: Instant | None = None
+        self.retired = False  # takes no new streams, whatever the peer would allow
+        self._opened: Instant = link.now()
+        self._changed = changed
+        self._gone = gone
+        self._ready: asyncio.Future[None] | None = None
+
+    @property
+    def streams(self) -> int:
+        return len(self.link.connection.streams)
+
+    @property
+    def free_streams(self) -> int:
+        return 0 if self.retired or self.link.closed else self.link.connection.free_streams
+
+    def view(self, local: str = "") -> TunnelView:
+        connection, now = self.link.connection, self.link.now()
+        return TunnelView(
+            id=self.id,
+            direction="outbound",
+            local=local,
+            peer=str(self.key.peer),
+            local_identity=str(self.key.source),
+            peer_identity=str(self.link.tls.peer),
+            streams=self.streams,
+            max_streams=self.streams + self.free_streams,
+            age_s=now - self._opened,
+            idle_s=None if self.idle_since is None else now - self.idle_since,
+            draining=self.retired or connection.peer_going_away,
+            tls_version=self.link.tls.tls_version,
+            cipher=self.link.tls.cipher,
+            group=self.link.tls.group,
+        )
+
+    def open_stream(self, headers: Headers, owner: object) -> Stream:
+        """Send the CONNECT; raises StreamsExhausted when the peer takes no more."""
+        stream = self.link.connection.open_stream(headers, owner)
+        self.idle_since = None
+        return stream
+
+    async def wait_ready(self, deadline: Instant) -> None:
+        """Until the peer's SETTINGS arrived; raises what refused us."""
+        self._ready = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._ready
+        except TimeoutError as error:
+            failure = TunnelFailure(
+                f"{self.key.peer} does not answer as an HBONE proxy",
+                why="the TLS handshake was done but no HTTP/2 SETTINGS came",
+                fix="check that an HBONE proxy listens on that port",
+            )
+            self.link.lost(failure)
+            raise failure from error
+        finally:
+            self._ready = None
+
+    # --- LinkHandler ----------------------------------------------------------------------------------------
+
+    def on_ready(self) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def on_request(self, stream: Stream, headers: Headers, *, end_stream: bool) -> None:
+        del headers, end_stream
+        self.link.connection.reset(stream, ErrorCode.REFUSED_STREAM)  # a server cannot open streams
+
+    def on_refused(self, error: StreamViolation) -> None:
+        """Requests come to servers only."""
+
+    def on_going_away(self, last_stream_id: int) -> None:
+        del last_stream_id
+        self._changed(self)
+
+    def on_slot_free(self) -> None:
+        self._changed(self)
+
+    def on_closed(self, error: HboneError | None) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(
+                error
+                or TunnelFailure(
+                    f"{self.key.peer} closed the connection right after the handshake",
+                    why="it probably did not accept our certificate",
+                    fix="look into its access log",
+                )
+            )
+        self._gone(self)
+
+
+async def open_tunnel(
+    key: PoolKey,
+    credentials: Credentials,
+    parts: TunnelParts,
+    changed: Callable[[Tunnel], None],
+    gone: Callable[[Tunnel], None],
+) -> Tunnel:
+    """Dial, shake hands, and wait until the peer has accepted us; raises UpstreamFailed, TlsFailure, PeerRejected …"""
+    sock = await dial(key.peer, parts.dial)
+    deadline = Instant(parts.loop.time() + parts.handshake_timeout_s)
+    tls = await TlsStream.connect(sock, credentials.contexts, expected=key.expected, deadline=deadline)
+    tunnel = Tunnel(key, credentials.generation, parts.new_link(tls, Role.CLIENT), changed, gone)
+    tunnel.link.start(tunnel)
+    await tunnel.wait_ready(deadline)
+    return tunnel

@@ -94,7 +94,7 @@ def failure_of(error: BaseException) -> Failure | None:
     """What a foreseen error says; None for one that nobody foresaw."""
     match error:
         case BaseExceptionGroup():
-            return _of_group(cast("BaseExceptionGroup[BaseException]", error))
+            return _of_group(error)
         case KeyboardInterrupt() | click.Abort():
             return Failure(exit_code=INTERRUPTED)
         case BrokenPipeError() if error.filename is None:

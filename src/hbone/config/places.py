@@ -1,0 +1,29 @@
+"""Where things are kept on this machine when nobody says otherwise."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+STATE_DIR_VARIABLE: Final = "HBONE_STATE_DIR"
+CONTROL_SOCKET: Final = "control.sock"
+ROOT_STATE_DIR: Final = Path("/var/lib/hbone")
+
+
+def state_dir(environment: Mapping[str, str], *, uid: int, given: Path | None = None) -> Path:
+    """`given`, $HBONE_STATE_DIR, /var/lib/hbone for root, else $XDG_STATE_HOME/hbone (~/.local/state/hbone)."""
+    if given is not None:
+        return given
+    if chosen := environment.get(STATE_DIR_VARIABLE):
+        return Path(chosen)
+    if uid == 0:
+        return ROOT_STATE_DIR
+    base = environment.get("XDG_STATE_HOME", "")
+    # The XDG rule: a relative path there is to be ignored.
+    if not base.startswith("/"):
+        base = f"{environment.get('HOME') or '/tmp'}/.local/state"  # noqa: S108  # no home at all: containers
+    return Path(base) / "hbone"
+
+
+def control_socket(directory: Path) -> Path:
+    """The Unix socket of a running `hbone up` with this state directory."""
+    return directory / CONTROL_SOCKET

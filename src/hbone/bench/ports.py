@@ -1,0 +1,55 @@
+"""Free loopback addresses and ports.
+
+Ports are taken below the range from which the kernel picks the source ports of connections (32768 and up by
+default), so that no connection of a load takes a port between our choice and the bind of the process it is for.
+"""
+
+import random
+import socket
+from ipaddress import IPv4Address
+
+from hbone.addr import SocketAddress
+
+FIRST, LAST = 20_000, 32_000
+ATTEMPTS = 200
+HBONE_PORT = 15_008
+LOOPBACK = IPv4Address("127.0.0.1")
+
+
+class Ports:
+    """Hands out each port once in a run."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._given: set[SocketAddress] = set()
+
+    def free(self, ip: IPv4Address = LOOPBACK) -> SocketAddress:
+        """An address on `ip` that can be bound now; raises OSError when there is none."""
+        for _ in range(ATTEMPTS):
+            address = SocketAddress(ip, self._rng.randrange(FIRST, LAST))
+            if address not in self._given and bindable(address):
+                self._given.add(address)
+                return address
+        raise OSError(f"no free port on {ip} between {FIRST} and {LAST}")
+
+    def free_host(self) -> IPv4Address:
+        """An address of 127.0.0.0/8 on which port 15008 is free: a workload's own, with its node's inbound port.
+
+        Port 15008 is part of the protocol, so each inbound node that runs at once needs its own address.
+        """
+        for _ in range(ATTEMPTS):
+            ip = IPv4Address(int(IPv4Address("127.64.0.1")) + self._rng.randrange(1 << 20))
+            if bindable(SocketAddress(ip, HBONE_PORT)):
+                return ip
+        raise OSError(f"port {HBONE_PORT} is not free on any address of 127.0.0.0/8 that was tried")
+
+
+def bindable(address: SocketAddress) -> bool:
+    """Can a listener be bound here now?"""
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((str(address.ip), address.port))
+        except OSError:
+            return False
+    return True

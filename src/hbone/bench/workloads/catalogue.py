@@ -1,0 +1,44 @@
+"""All workloads, in the order in which they run and are shown."""
+
+from collections.abc import Iterable, Mapping
+
+from hbone.bench.figures import Workload
+from hbone.bench.workloads.bulk import Bulk, Direction
+from hbone.bench.workloads.burst import Burst
+from hbone.bench.workloads.handshakes import Handshakes
+from hbone.bench.workloads.http import Http, Reuse
+from hbone.bench.workloads.idle import Idle
+from hbone.bench.workloads.mix import Mix
+from hbone.errors import UsageError
+
+_ALL: tuple[Workload, ...] = (
+    *(Bulk(streams=streams, direction=direction) for streams in (1, 8, 64) for direction in Direction),
+    *(Http(connections=connections, reuse=Reuse.KEPT) for connections in (1, 32, 256)),
+    *(Http(connections=connections, reuse=Reuse.NEVER) for connections in (1, 32)),
+    Handshakes(),
+    Burst(connections=200),
+    Idle(streams=2_000),
+    Idle(streams=20_000),
+    Mix(),
+)
+
+CATALOGUE: Mapping[str, Workload] = {workload.key: workload for workload in _ALL}
+
+QUICK = ("bulk1", "keepalive32", "connect32", "burst200", "idle2000")
+"""What a smoke run measures: one of each kind that the promises are about."""
+
+
+def chosen(keys: Iterable[str]) -> tuple[Workload, ...]:
+    """The workloads named, in catalogue order; a name without its number means the whole family. Raises UsageError."""
+    wanted: set[str] = set()
+    for key in keys:
+        matches = {key} if key in CATALOGUE else _family(key)
+        if not matches:
+            raise UsageError(f"there is no workload {key!r}", fix=f"choose from {', '.join(CATALOGUE)}", key=key)
+        wanted |= matches
+    return tuple(workload for key, workload in CATALOGUE.items() if key in wanted)
+
+
+def _family(key: str) -> set[str]:
+    """`bulk` → bulk1, bulk1-down, bulk8 …"""
+    return {known for known in CATALOGUE if known.partition("-")[0].rstrip("0123456789") == key}

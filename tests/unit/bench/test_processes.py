@@ -1,0 +1,107 @@
+"""Processes that we start end with us; `/proc` tells what they used."""
+
+import os
+import select
+import socket
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from hbone.addr import SocketAddress
+from hbone.bench import procfs
+from hbone.bench.faults import NotReady, SampleFailed
+from hbone.bench.ports import FIRST, LAST, LOOPBACK, Ports, bindable
+from hbone.bench.processes import Processes
+
+PYTHON = sys.executable
+FOREVER = "import signal; print('up', flush=True); signal.pause()"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {FOREVER}"
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FOREVER!r}]).wait()"
+
+
+def ends(pidfd: int) -> bool:
+    """Does the process end now? A descriptor of a process is readable once it has, reaped or not."""
+    try:
+        return bool(select.select([pidfd], [], [], 5)[0])
+    finally:
+        os.close(pidfd)
+
+
+def test_leaving_by_an_exception_ends_a_process_and_its_children(tmp_path: Path) -> None:
+    def use() -> None:
+        with Processes(tmp_path) as processes:
+            parent = processes.spawn("parent", [PYTHON, "-c", PARENT])
+            parent.read_line(10)  # the child's: it shares the pipe
+            members.extend(map(os.pidfd_open, procfs.tree(parent.pid)))
+            raise KeyboardInterrupt
+
+    members: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert len(members) == 2
+    assert all(ends(pidfd) for pidfd in members)
+
+
+def test_a_process_that_ignores_the_request_is_made_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hbone.bench.processes.STOP_LIMIT_S", 0.05)
+    with Processes(tmp_path) as processes:
+        started = processes.spawn("stubborn", [PYTHON, "-c", STUBBORN])
+        started.read_line(10)
+    assert not started.running()
+
+
+def test_a_program_that_fails_is_a_failed_sample_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes, pytest.raises(SampleFailed, match="no such target"):
+        processes.run("load", [PYTHON, "-c", "import sys; sys.exit('no such target')"], limit_s=10)
+
+
+def test_a_program_that_does_not_end_in_time_is_a_failed_sample(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes, pytest.raises(SampleFailed, match="did not end within"):
+        processes.run("load", [PYTHON, "-c", FOREVER], limit_s=0.05)
+
+
+def test_a_server_that_ends_before_it_is_ready_is_reported_with_its_log(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        server = processes.serve("server", [PYTHON, "-c", "print('address in use')"])
+        with pytest.raises(NotReady, match="address in use"):
+            server.wait_until(lambda: False, 10)
+
+
+def test_a_listening_port_is_seen_without_connecting_to_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert procfs.listens("127.0.0.1", port)
+        assert not procfs.listens("127.0.0.2", port)
+    assert not procfs.listens("127.0.0.1", port)
+
+
+def test_our_own_cpu_time_and_memory_are_found() -> None:
+    me = (os.getpid(),)
+    assert procfs.cpu_s(me) > 0
+    assert procfs.pss_kib(me) > 1000
+    assert procfs.peak_rss_kib(me) >= procfs.rss_kib(me) > 1000
+
+
+def test_a_process_that_is_gone_uses_nothing() -> None:
+    gone = (2**22 + 1,)  # above the kernel's largest pid
+    assert procfs.cpu_s(gone) == 0
+    assert procfs.pss_kib(gone) == 0
+    procfs.forget_peak(gone)
+
+
+def test_ports_are_free_different_and_below_the_range_of_source_ports() -> None:
+    ports = Ports(Random(1))
+    addresses = {ports.free() for _ in range(20)}
+    assert len(addresses) == 20
+    assert all(FIRST <= address.port < LAST and address.ip == LOOPBACK for address in addresses)
+
+
+def test_a_taken_port_is_not_bindable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert not bindable(SocketAddress.of(server.getsockname()))
+
+
+def test_a_host_of_its_own_is_a_loopback_address() -> None:
+    assert Ports(Random(1)).free_host().is_loopback

@@ -32,7 +32,10 @@ class Directory(Protocol):
         ...
 
     def at(self, network: str, ip: IpAddress, namespace: str | None = None) -> Found:
-        """What lives at an address, seen by a client in `namespace` (None: unknown)."""
+        """What lives at an address, seen by a client in `namespace` (None: unknown).
+
+        An exact VIP beats an address range, and so does a workload: the range is then not reported.
+        """
         ...
 
     def workload(self, uid: str) -> Workload | None: ...

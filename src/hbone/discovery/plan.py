@@ -5,8 +5,9 @@ A plan names one upstream. When connecting to it fails before any byte was sent,
 the caller to look a host name up and to come back with `context.resolved(plan, addresses)`.
 
 A destination is resolved once: what was found at an address is both what a waypoint is looked up for and what
-connections are balanced over. Where a service and a workload share an address, the service is meant if it declares
-the port or has a waypoint (nobody gets around a waypoint by way of a shared address), else the workload.
+connections are balanced over. Where a service and a workload share an address, the service is meant if it has a
+waypoint (nobody gets around it by way of a shared address) or balances connections to the port; else the workload is,
+so that nothing goes in clear to a workload that speaks HBONE.
 """
 
 from typing import Final
@@ -77,9 +78,10 @@ def plan_outbound(
 
 def _meant(found: Found, port: int) -> Service | Workload | None:
     service = found.service
-    if service is None or (found.workload is not None and port not in service.ports and not service.has_waypoint):
-        return found.workload
-    return service
+    if service is None or found.workload is None or service.has_waypoint:
+        return service or found.workload
+    balances = port in service.ports and service.load_balancing.mode is not LoadBalancerMode.PASSTHROUGH
+    return service if balances else found.workload
 
 
 def _to_unknown(request: Request) -> OutboundPlan:

@@ -122,9 +122,9 @@ class Store:
     def at(self, network: str, ip: IpAddress, namespace: str | None = None) -> Found:
         services = self._by_vip.get(network, ip)
         service = best_service(services, namespace) if services else None
-        if service is None:
-            service = self._by_prefix.best(network, ip, namespace)
         workload = self.workload_at(network, ip)
+        if service is None and workload is None:  # a range is less specific than a workload's own address
+            service = self._by_prefix.best(network, ip, namespace)
         return Found(service, workload)
 
     def workload(self, uid: str) -> Workload | None:

@@ -1,0 +1,345 @@
+"""YAML (and so JSON) text → documents whose every key knows its line.
+
+Read event by event, not recursively: neither depth nor aliases of a hostile file can exhaust anything. Of YAML 1.1's
+surprises only what Kubernetes users rely on is kept: `yes`, `on` and `22:22` are strings, `true`, `12` and `1.5`
+are not; a repeated key is an error. Local tags (`!Exact x`) become `Tagged`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast
+
+import yaml
+
+from hbone.errors import InvalidConfiguration, Problem
+
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024  # 200,000 workloads of a local XDS file
+MAX_DEPTH: Final = 64  # the deepest manifest, an AuthorizationPolicy, needs 9
+MAX_VALUES: Final = 10_000_000  # after aliases are followed; "billion laughs" is 10^9
+
+Key: TypeAlias = str | int
+Path: TypeAlias = tuple[Key, ...]
+Value: TypeAlias = "bool | int | float | str | Tagged | Object | Array | None"
+
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster, where it was built in
+_CORE: Final = "tag:yaml.org,2002:"
+_INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
+_HEX: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
+_FLOAT: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]{1,3})?|[-+]?\.[0-9]+")
+_WORDS: Final[Mapping[str, bool | None]] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Object(dict[Key, "Value"]):
+    """A mapping; `lines` has the line of each key."""
+
+    __slots__ = ("line", "lines")
+
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
+        self.lines: dict[Key, int] = {}
+
+
+class Array(list["Value"]):
+    """A list; `lines` has the line of each item."""
+
+    __slots__ = ("line", "lines")
+
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
+        self.lines: list[int] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A value with a local tag, `!Exact x`: tag "Exact", value "x"."""
+
+    tag: str
+    value: "Value"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a file; `base` is the path of its value inside the file's document (items of a List)."""
+
+    file: str
+    line: int
+    value: "Value"
+    base: Path = ()
+
+    def line_of(self, path: Path) -> int:
+        """The line of what `path` (relative to `value`) leads to, or of its nearest ancestor that is there."""
+        line, value = self.line, self.value
+        for step in path:
+            if isinstance(value, Tagged):
+                value = value.value
+            match value:
+                case Object() if step in value:
+                    line, value = value.lines[step], value[step]
+                case Array() if isinstance(step, int) and 0 <= step < len(value):
+                    line, value = value.lines[step], value[step]
+                case _:
+                    break
+        return line
+
+    def problem(self, path: Path, what: str, fix: str) -> Problem:
+        return Problem(what=what, fix=fix, field=field_text(self.base + path), file=self.file, line=self.line_of(path))
+
+
+def field_text(path: Path) -> str:
+    """`("spec", "ports", 0, "number")` → `spec.ports[0].number`; keys with other characters are quoted."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif _PLAIN_KEY.fullmatch(step):
+            text += f".{step}" if text else step
+        else:
+            text += f'["{step}"]'
+    return text
+
+
+def parse_documents(file: str, text: str | bytes) -> tuple[Document, ...]:
+    """The documents of a file, empty ones left out; raises InvalidConfiguration."""
+    problems: list[Problem] = []
+    documents = read_documents(file, text, problems)
+    if problems:
+        raise InvalidConfiguration(problems)
+    return documents
+
+
+def read_documents(file: str, text: str | bytes, problems: list[Problem]) -> tuple[Document, ...]:
+    """As `parse_documents`, but adds what is wrong to `problems` and returns what could be read."""
+    try:
+        plain = _decoded(file, text)
+        reader = _Reader(file, problems)
+        try:
+            for event in yaml.parse(plain, Loader=_LOADER):
+                reader.take(event)
+        except yaml.YAMLError as error:
+            problems.append(_syntax_problem(file, plain, error))
+        return tuple(reader.documents)
+    except InvalidConfiguration as error:
+        problems.extend(error.problems)
+        return ()
+
+
+def _decoded(file: str, text: str | bytes) -> str:
+    if len(text) > MAX_FILE_BYTES:
+        raise InvalidConfiguration(
+            [
+                Problem(
+                    what=f"a file of {len(text)} bytes",
+                    fix=f"split it; the limit is {MAX_FILE_BYTES} bytes",
+                    file=file,
+                )
+            ]
+        )
+    if isinstance(text, str):
+        return text.removeprefix("\ufeff")
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise InvalidConfiguration(
+            [
+                Problem(
+                    what=f"byte 0x{text[error.start]:02x} is not UTF-8",
+                    fix="save the file as UTF-8",
+                    file=file,
+                    line=line,
+                )
+            ]
+        ) from error
+
+
+def _syntax_problem(file: str, text: str, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line = mark.line + 1 if mark is not None else None
+    position = getattr(error, "position", None)
+    if line is None and isinstance(position, int):
+        line = text.count("\n", 0, position) + 1
+    said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).partition("\n")[0]
+    fix = (
+        "indent with spaces, not tabs" if "\\t" in str(said) else "check indentation, colons and quotes near this line"
+    )
+    return Problem(what=f"not valid YAML: {said}", fix=fix, file=file, line=line)
+
+
+_NO_KEY: Final = object()
+
+
+class _Open:
+    """A collection whose end has not come yet."""
+
+    __slots__ = ("anchor", "collection", "inherited", "key", "key_line", "size", "tag")
+
+    def __init__(self, collection: Object | Array, anchor: str | None, tag: str | None) -> None:
+        self.collection = collection
+        self.anchor = anchor
+        self.tag = tag
+        self.key: object = _NO_KEY
+        self.key_line = 0
+        self.inherited: set[Key] = set()  # keys that came by "<<" and may be overridden
+        self.size = 1
+
+
+class _Reader:
+    """Builds values from YAML events."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.documents: list[Document] = []
+        self._file = file
+        self._problems = problems
+        self._stack: list[_Open] = []
+        self._anchors: dict[str, tuple[Value, int]] = {}
+        self._pending: set[str] = set()
+
+    def take(self, event: Any) -> None:  # Any: PyYAML's events have no types
+        line: int = event.start_mark.line + 1
+        match event:
+            case yaml.ScalarEvent():
+                self._value(self._scalar(event, line), line, 1, event.anchor)
+            case yaml.MappingStartEvent():
+                self._open(Object(line), event, line)
+            case yaml.SequenceStartEvent():
+                self._open(Array(line), event, line)
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                self._close()
+            case yaml.AliasEvent():
+                self._alias(event.anchor or "", line)
+            case yaml.DocumentStartEvent():
+                self._anchors.clear()
+            case _:
+                pass
+
+    def _fail(self, what: str, fix: str, line: int) -> InvalidConfiguration:
+        return InvalidConfiguration([Problem(what=what, fix=fix, file=self._file, line=line)])
+
+    def _open(self, collection: Object | Array, event: Any, line: int) -> None:
+        if len(self._stack) >= MAX_DEPTH:
+            raise self._fail(f"nested deeper than {MAX_DEPTH} levels", "write it flatter", line)
+        tag = None if event.implicit or event.tag is None else self._local_tag(event.tag, line)
+        self._stack.append(_Open(collection, event.anchor, tag))
+        if event.anchor is not None:
+            self._pending.add(event.anchor)
+            self._anchors.pop(event.anchor, None)
+
+    def _close(self) -> None:
+        done = self._stack.pop()
+        value: Value = done.collection if done.tag is None else Tagged(done.tag, done.collection)
+        if done.anchor is not None:
+            self._pending.discard(done.anchor)
+        self._value(value, done.collection.line, done.size, done.anchor)
+
+    def _alias(self, anchor: str, line: int) -> None:
+        if anchor not in self._anchors:
+            what = f"alias *{anchor} " + ("contains itself" if anchor in self._pending else "has no anchor before it")
+            raise self._fail(what, f"define &{anchor} before it is used", line)
+        value, size = self._anchors[anchor]
+        self._value(value, line, size, None)
+
+    def _value(self, value: "Value", line: int, size: int, anchor: str | None) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = (value, size)
+        if not self._stack:
+            if value is not None:
+                self.documents.append(Document(self._file, line, value))
+            return
+        parent = self._stack[-1]
+        parent.size += size
+        if parent.size > MAX_VALUES:
+            raise self._fail(f"more than {MAX_VALUES} values", "use fewer aliases", line)
+        if isinstance(parent.collection, Array):
+            parent.collection.append(value)
+            parent.collection.lines.append(line)
+        elif parent.key is _NO_KEY:
+            parent.key, parent.key_line = value, line
+        else:
+            self._put(parent, parent.collection, value)
+            parent.key = _NO_KEY
+
+    def _put(self, parent: _Open, collection: Object, value: "Value") -> None:
+        key, line = parent.key, parent.key_line
+        if key == "<<" and (merged := _merged(value)) is not None:
+            for source in merged:
+                for name, inherited in source.items():
+                    if name not in collection:
+                        parent.inherited.add(name)
+                        collection[name] = inherited
+                        collection.lines[name] = source.lines[name]
+        elif isinstance(key, bool) or not isinstance(key, str | int):
+            self._problem(f"the key {_shown(key)} is not a name", "write it in quotes", line)
+        elif key in collection and key not in parent.inherited:
+            what = f"the key {_shown(key)} is there twice, first in line {collection.lines[key]}"
+            self._problem(what, "keep one of them", line)
+        else:
+            parent.inherited.discard(key)
+            collection[key] = value
+            collection.lines[key] = line
+
+    def _problem(self, what: str, fix: str, line: int) -> None:
+        self._problems.append(Problem(what=what, fix=fix, file=self._file, line=line))
+
+    def _scalar(self, event: Any, line: int) -> "Value":
+        text = cast("str", event.value)
+        if event.tag is not None and event.tag not in {"!", f"{_CORE}str"}:
+            tag = self._local_tag(cast("str", event.tag), line)
+            value = _resolved(text) if event.style is None else text
+            return value if tag is None else Tagged(tag, value)
+        if event.tag is None and event.implicit[0]:
+            return _resolved(text)
+        return text
+
+    def _local_tag(self, tag: str, line: int) -> str | None:
+        """The name of a local tag, None for one of YAML's own."""
+        if tag.startswith("!") and len(tag) > 1:
+            return tag[1:]
+        if tag.removeprefix(_CORE) in {"!", "map", "seq", "int", "float", "bool", "null"}:
+            return None
+        raise self._fail(f"the tag {tag!r} means nothing here", "leave it out", line)
+
+
+def _merged(value: "Value") -> list[Object] | None:
+    """What a `<<` key brings in; None when its value is nothing that could be merged."""
+    if isinstance(value, Object):
+        return [value]
+    if isinstance(value, Array) and all(isinstance(item, Object) for item in value):
+        return [item for item in value if isinstance(item, Object)]
+    return None
+
+
+def _resolved(text: str) -> "Value":
+    """The value of an unquoted scalar."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    if _HEX.fullmatch(text):
+        return int(text, 16)
+    if _FLOAT.fullmatch(text) and not text.lstrip("-+").startswith("00"):
+        return float(text) if not text.lstrip("-+").isdigit() else text
+    return text
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def objects(document: Document) -> Iterator[Document]:
+    """The document itself, or the items of a Kubernetes `List`."""
+    value = document.value
+    if isinstance(value, Object) and value.get("kind") == "List" and isinstance(value.get("items"), Array):
+        items = cast("Array", value["items"])
+        for index, item in enumerate(items):
+            yield Document(document.file, items.lines[index], item, ("items", index))
+    else:
+        yield document

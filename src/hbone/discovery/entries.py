@@ -1,0 +1,88 @@
+"""What a WorkloadEntry says, alone or as an inline endpoint of a ServiceEntry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hbone.addr import InvalidAddress, IpAddress, parse_host, parse_ip
+from hbone.discovery.fields import Section, shown
+from hbone.discovery.model import HBONE_PORT, Locality
+from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+
+HBONE_PORT_NAME: Final = "hbone"  # the entry of `ports` that says where the node proxy listens, instead of 15008
+_MAX_WEIGHT: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntrySpec:
+    """One place where a program runs. It has an address or a host name; `service_account` is empty where none is
+    given; `network` None where it is the mesh's own. `place` is where it is written, for problems."""
+
+    place: Section
+    address: IpAddress | None
+    hostname: str
+    ports: Mapping[str, int]
+    labels: Mapping[str, str]
+    network: str | None
+    locality: Locality
+    capacity: int
+    service_account: str
+    hbone_port: int
+
+
+def read_entry(section: Section, namespace: str, trust_domain: str) -> EntrySpec | None:
+    """The spec of a WorkloadEntry; None, with problems, when it has no usable address."""
+    target = _address(section)
+    ports = section.ports("ports")
+    hbone_port = ports.pop(HBONE_PORT_NAME, HBONE_PORT)
+    spec = EntrySpec(
+        place=section,
+        address=target if not isinstance(target, str) else None,
+        hostname=target if isinstance(target, str) else "",
+        ports=ports,
+        labels=section.labels("labels"),
+        network=section.text("network") or None,
+        locality=_locality(section.text("locality")),
+        capacity=section.integer("weight", 1, 1, _MAX_WEIGHT),
+        service_account=_account(section, namespace, trust_domain),
+        hbone_port=hbone_port,
+    )
+    section.finish()
+    return spec if target is not None else None
+
+
+def _address(section: Section) -> IpAddress | str | None:
+    text = section.required_text("address", "10.0.0.7")
+    if text is None:
+        return None
+    if text.startswith("unix:"):
+        section.problem("address", f"{shown(text)} is a Unix socket", "write an IP address or a host name")
+        return None
+    if "/" in text or text.replace(".", "").isdigit() or ":" in text:
+        return section.parsed(("address",), text, parse_ip)
+    try:
+        return parse_host(text)
+    except InvalidAddress:
+        section.problem("address", f"{shown(text)} is neither an IP address nor a host name", "write 10.0.0.7")
+        return None
+
+
+def _locality(text: str) -> Locality:
+    region, _, rest = text.partition("/")
+    zone, _, subzone = rest.partition("/")
+    return Locality(region=region, zone=zone, subzone=subzone)
+
+
+def _account(section: Section, namespace: str, trust_domain: str) -> str:
+    account = section.text("serviceAccount")
+    if not account:
+        return ""
+    try:
+        SpiffeId.for_workload(trust_domain, namespace, account)
+    except InvalidSpiffeId as error:
+        section.problem("serviceAccount", f"{shown(account)} cannot stand in an identity: {error.what}", error.fix)
+        return ""
+    if "/" in account:
+        section.problem("serviceAccount", f"{shown(account)} is not a name", "write the name alone, for example cart")
+        return ""
+    return account

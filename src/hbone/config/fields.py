@@ -60,7 +60,8 @@ def setting(
     default: Any, meaning: str, applies: Applies = Applies.RESTART, *, env: tuple[str, ...] = (), **limits: Any
 ) -> Any:
     """A field with everything known about it. `env`: ztunnel's names, the strongest first; `limits`: ge, le, gt."""
-    extra: dict[str, Any] = {"x-applies": applies.value}
+    # Where a type has a schema of its own, pydantic leaves the limits out of it.
+    extra: dict[str, Any] = {"x-applies": applies.value, **limits}
     if env:
         extra["x-ztunnel-env"] = list(env)
     if isinstance(default, type) and issubclass(default, BaseModel):

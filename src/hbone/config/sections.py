@@ -126,8 +126,9 @@ class Frames(Settings):
     max_refusals: FrameRate = setting(_FRAMES.refusals, "streams beyond the announced limit", DRAIN)
     max_empty_data: FrameRate = setting(_FRAMES.empty_data, "DATA frames that carry nothing", DRAIN)
     max_window_updates: FrameRate = setting(_FRAMES.window_updates, "WINDOW_UPDATE frames", DRAIN)
+    max_closed_streams: FrameRate = setting(_FRAMES.closed_streams, "frames for streams that are closed", DRAIN)
     max_ignored_frames: FrameRate = setting(
-        _FRAMES.ignored_frames, "PRIORITY, unknown and late frames, which have no effect", DRAIN
+        _FRAMES.ignored_frames, "PRIORITY and unknown frames, which have no effect", DRAIN
     )
 
     def limits(self) -> FrameLimits:

@@ -5,6 +5,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -75,9 +76,7 @@ def fast_tls() -> Iterator[Finding]:
 
 
 def event_loop() -> Iterator[Finding]:
-    try:
-        import uvloop as _
-    except ImportError:
+    if find_spec("uvloop") is None:
         yield warning(
             "event loop",
             "asyncio",

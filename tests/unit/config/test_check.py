@@ -1,0 +1,58 @@
+"""What must fit together across settings."""
+
+import pytest
+
+from hbone.config.check import check_control, check_node
+from hbone.config.model import ControlSettings, NodeSettings
+
+
+def fields(settings: dict[str, object]) -> list[str]:
+    return [problem.field for problem in check_node(NodeSettings.model_validate(settings))]
+
+
+DEDICATED: dict[str, object] = {"workload": "shop/cart-0/cart"}
+SHARED: dict[str, object] = {"manifests": "mesh"}
+
+
+def test_a_dedicated_and_a_shared_node_need_little() -> None:
+    assert fields(DEDICATED) == []
+    assert fields(SHARED) == []
+    assert fields({"local_xds": "x.yaml"}) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"mode": "dedicated"}, ["workload"]),
+        ({"mode": "shared"}, ["manifests"]),
+        ({**SHARED, **DEDICATED, "mode": "shared"}, ["workload"]),
+        ({**SHARED, "ca": "ca", "control_socket": "/x"}, ["control_socket"]),
+        ({**SHARED, "forwards": [{"listen": "127.0.0.1:1", "to": "a:1"}]}, ["forwards[0].as"]),
+        ({**DEDICATED, "forwards": [{"listen": "127.0.0.1:1", "to": "a:1", "as": "shop/web"}]}, ["forwards[0].as"]),
+        ({**DEDICATED, "forwards": [{"listen": "127.0.0.1:1", "to": "a:1", "as": "shop/cart"}]}, []),
+        ({**SHARED, "exposes": [{"workload": "a/b", "port": 1, "to": "127.0.0.1:2"}] * 2}, ["exposes[1]"]),
+        ({**SHARED, "listeners": {"socks": "127.0.0.1:15000"}}, ["listeners.admin"]),
+        ({**DEDICATED, "forwards": [{"listen": "0.0.0.0:15020", "to": "a:1"}]}, ["forwards[0].listen"]),
+        ({**SHARED, "listeners": {"inbound": "off", "socks": "off"}}, ["listeners"]),
+        ({**SHARED, "listeners": {"admin": "0.0.0.0:15000"}}, ["listeners.admin"]),
+        ({**SHARED, "listeners": {"admin": "[::1]:15000"}}, []),
+        ({**SHARED, "listeners": {"admin": "unix:/run/admin.sock"}}, []),
+        ({**SHARED, "http2": {"connection_window_bytes": "1MiB"}}, ["http2.connection_window_bytes"]),
+    ],
+)
+def test_what_contradicts_something_else_is_a_problem(settings: dict[str, object], expected: list[str]) -> None:
+    assert fields(settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        ({"svid_ttl_s": "91d"}, ["svid_ttl_s"]),
+        ({"max_svid_ttl_s": "366d"}, ["max_svid_ttl_s"]),
+        ({"root_ttl_s": "300d"}, ["intermediate_ttl_s"]),
+        ({"listeners": {"admin": "0.0.0.0:1"}}, ["listeners.admin"]),
+    ],
+)
+def test_no_certificate_may_outlive_its_issuer(settings: dict[str, object], expected: list[str]) -> None:
+    assert [problem.field for problem in check_control(ControlSettings.model_validate(settings))] == expected

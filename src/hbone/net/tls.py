@@ -264,8 +264,9 @@ class PortableTlsStream(TlsStream):
         except SSL.Error as error:
             raise judgement.error or _portable_failure(error) from error
         if judgement.peer is None and judgement.error is None:
-            chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []
-            judgement.judge(list(chain))
+            leaf = self._connection.get_peer_certificate(as_cryptography=True)
+            chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []  # a server's is without the leaf
+            judgement.judge([leaf, *(presented for presented in chain if presented != leaf)] if leaf else [])
         return 0
 
     def read_into(self, buffer: ReadBuffer, offset: int) -> int:

@@ -107,6 +107,7 @@ _ALERTS: Final = (
         "check that the port is the peer's HBONE port, 15008",
     ),
 )
+_ABOUT_US: Final = frozenset({40, 42, 43, 44, 45, 46, 48, 49, 70, 112, 116, 120})
 _BY_NAME: Final = {alert.name: alert for alert in _ALERTS}
 _BY_NUMBER: Final = {alert.number: alert for alert in _ALERTS}
 
@@ -117,10 +118,11 @@ def alert_name(number: int) -> str:
     return alert.name.replace(" ", "_") if alert else f"alert {number}"
 
 
-def refused(alert: _Alert) -> PeerRefusedUs:
+def _refused(alert: _Alert) -> PeerRefusedUs:
     name = alert.name.replace(" ", "_")
+    did = "refused us" if alert.number in _ABOUT_US else "ended TLS"
     return PeerRefusedUs(
-        f"the peer refused us with the TLS alert {name}",
+        f"the peer {did} with the alert {name}",
         why=alert.why,
         fix=alert.fix,
         alert=alert.number,
@@ -147,7 +149,12 @@ _REASONS: Final[dict[str, tuple[type[HboneError], str, str, str]]] = {
     "packet length too long": _NOT_TLS,
     "bad record type": _NOT_TLS,
     "invalid record": _NOT_TLS,
-    "record layer failure": _NOT_TLS,
+    "decryption failed or bad record mac": (
+        TlsFailure,
+        "a TLS record was damaged",
+        "it does not decrypt",
+        "look for a middlebox between both ends, or broken hardware",
+    ),
     "unsupported protocol": (
         NoCommonProtocol,
         "the peer does not offer TLS 1.3",
@@ -194,15 +201,16 @@ def failure_from(reasons: Sequence[str]) -> HboneError:
         _, alerted, name = reason.partition(" alert ")  # "tlsv1 alert unknown ca", "ssl/tls alert bad certificate"
         alert = _BY_NAME.get(name.removesuffix(" number").strip()) if alerted else None
         if alert:
-            return refused(alert)
+            return _refused(alert)
     for reason in reasons:
         if reason in _REASONS:
             kind, what, why, fix = _REASONS[reason]
             return kind(what, why=why, fix=fix, reasons=tuple(reasons))
     if "unexpected eof while reading" in reasons:
         return lost("the connection ended without a TLS goodbye")
-    why = ", ".join(reasons) or "OpenSSL gives no reason"
-    return TlsFailure("TLS failed", why=why, fix="look at the peer's log", reasons=tuple(reasons))
+    if not reasons:
+        return lost("it had failed before")
+    return TlsFailure("TLS failed", why=", ".join(reasons), fix="look at the peer's log", reasons=tuple(reasons))
 
 
 def lost(why: str) -> ConnectionLost:

@@ -139,6 +139,11 @@ class TlsContexts:
         if tlsbinding.NATIVE:
             self._made.pending.pop(tlsbinding.address_of(tlsbinding.pointer_of(connection)), None)
 
+    @property
+    def handshakes_in_progress(self) -> int:
+        """Those begun and not ended, of all contexts made `with_bundle` from these."""
+        return len(self._made.pending)
+
     def __repr__(self) -> str:
         return f"TlsContexts({self.svid!r}, {sorted(self.bundle.domains)})"
 

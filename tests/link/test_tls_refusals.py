@@ -180,6 +180,7 @@ async def test_a_handshake_that_nobody_judges_is_refused_without_noise(
     good: TlsContexts, capfd: pytest.CaptureFixture[str]
 ) -> None:
     near, far = tcp_pair()
+    far.setblocking(False)
     unjudged = SSL.Connection(good.server, far)
     unjudged.set_accept_state()
     connecting = asyncio.ensure_future(TlsStream.connect(near, good, expected=None, deadline=soon()))

@@ -18,7 +18,7 @@ from hbone.config.model import Forward, NodeSettings
 from hbone.config.refs import AccountRef
 from hbone.discovery.inbound import InboundContext
 from hbone.discovery.model import Protocol, Workload
-from hbone.discovery.request import OutboundContext
+from hbone.discovery.request import OutboundContext, Unknown
 from hbone.discovery.select import Selector
 from hbone.discovery.store import Change, Store
 from hbone.errors import ConnectionCut, HboneError, NoRoute, UsageError
@@ -193,7 +193,9 @@ class DataPlane:
             if source is None:
                 self._refuse_stranger(sock, downstream, forward.to)
             else:
-                self.outbound.connect(sock, Call(source=source, downstream=downstream, target=forward.to))
+                # whoever names one target expects it in the mesh: nothing goes there in clear for want of an entry
+                call = Call(source=source, downstream=downstream, target=forward.to, unknown=Unknown.REFUSE)
+                self.outbound.connect(sock, call)
 
         return accepted
 

@@ -68,9 +68,11 @@ def main(arguments: list[str] | None = None, environment: Mapping[str, str] = os
         answer = cli.main(args=arguments, prog_name="hbone", standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:
-        if isinstance(error, SystemExit | GeneratorExit):
+        # click answers a closed pipe with exit 1; to us a reader that has enough is no failure.
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        if isinstance(error, SystemExit | GeneratorExit) and not isinstance(cause, BrokenPipeError):
             raise
-        return report(error, environment)
+        return report(cause or error, environment)
     return answer if isinstance(answer, int) else DONE
 
 

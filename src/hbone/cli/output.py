@@ -66,14 +66,19 @@ def emit(output: Format, value: Any, table: Callable[[], str]) -> None:
             click.echo(table())
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "none") -> str:
-    """Aligned columns under a heading; numbers to the right. None is shown as "-", no rows as `empty`."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "none", room: int | None = None
+) -> str:
+    """Aligned columns under a heading; numbers to the right. None is shown as "-", no rows as `empty`.
+
+    `room` is the width to fit into; by default that of the terminal, and none in a pipe.
+    """
     if not rows:
         return empty
     cells = [[_cell(value) for value in row] for row in rows]
     right = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
     widths = [max(len(columns[i]), *(len(row[i]) for row in cells)) for i in range(len(columns))]
-    room = terminal_width(sys.stdout)
+    room = room or terminal_width(sys.stdout)
     if room is not None:
         widths = fit(widths, room - len(_GAP) * (len(columns) - 1))
     heading = _row([name.upper() for name in columns], widths, right)

@@ -28,7 +28,8 @@ def _mode(node: NodeSettings) -> Iterator[Problem]:
     if node.mode == "shared" and node.workload is not None:
         fix = "remove it, or write mode: dedicated"
         yield Problem(what="a shared node works for many workloads, not for one", fix=fix, field="workload")
-    if node.mode == "shared" and node.manifests is None and node.local_xds is None:
+    alone = node.ca is not None  # else the control plane that issues certificates tells the mesh too
+    if alone and node.mode == "shared" and node.manifests is None and node.local_xds is None:
         fix = "add manifests: DIRECTORY or local_xds: FILE, or for a single workload: workload: NAMESPACE/NAME/ACCOUNT"
         yield Problem(
             what="a shared node knows workloads from manifests, and there are none", fix=fix, field="manifests"

@@ -20,7 +20,7 @@ from hbone.discovery.directory import Directory
 from hbone.discovery.model import Workload
 from hbone.discovery.outcomes import Cause, Passthrough, Refuse, Resolve, ThroughTunnel, ThroughWaypoint
 from hbone.discovery.plan import plan_outbound
-from hbone.discovery.request import OutboundContext
+from hbone.discovery.request import OutboundContext, Unknown
 from hbone.discovery.select import Selector
 from hbone.errors import ConnectionCut, ConnectRefused, HboneError, NoRoute, TunnelFailure
 from hbone.net.h2link import H2Link
@@ -91,12 +91,16 @@ class OutboundParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A program's wish: from whom, to where, and through which entry."""
+    """A program's wish: from whom, to where, through which entry.
+
+    `unknown`: what becomes of an address that the mesh does not know.
+    """
 
     source: Workload
     downstream: SocketAddress
     target: Authority
     entry: Entry = DIRECT
+    unknown: Unknown = Unknown.PASS
 
 
 class Outbound:
@@ -104,19 +108,21 @@ class Outbound:
 
     def __init__(self, parts: OutboundParts) -> None:
         self.parts = parts
-        self._contexts: dict[IpAddress, OutboundContext] = {}
+        self._contexts: dict[tuple[IpAddress, Unknown], OutboundContext] = {}
 
     def connect(self, sock: socket.socket, call: Call) -> None:
         """Carry `sock`, accepted and non-blocking, to the target; it is ours from now on."""
-        OutboundStream(self.parts, sock, call, self._context(call.downstream.ip)).begin()
+        OutboundStream(self.parts, sock, call, self._context(call)).begin()
 
-    def _context(self, ip: IpAddress) -> OutboundContext:
-        """The context of connections from `ip`; kept, since making one costs as much as planning with it."""
-        context = self._contexts.get(ip)
+    def _context(self, call: Call) -> OutboundContext:
+        """The context of connections like this one; kept, since making one costs as much as planning with it."""
+        key = call.downstream.ip, call.unknown
+        context = self._contexts.get(key)
         if context is None:
             if len(self._contexts) >= CONTEXTS_KEPT:
                 self._contexts.clear()
-            context = self._contexts[ip] = replace(self.parts.context, downstream=ip)
+            context = replace(self.parts.context, downstream=call.downstream.ip, unknown=call.unknown)
+            self._contexts[key] = context
         return context
 
     def refuse(self, sock: socket.socket, downstream: str, target: str, error: HboneError) -> None:

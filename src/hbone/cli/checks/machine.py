@@ -33,8 +33,9 @@ _NAMESPACE_KNOBS: Final = (
 _UNSHARE: Final = "import ctypes; raise SystemExit(ctypes.CDLL(None).unshare(0x50000000) != 0)"
 
 
-def open_files() -> Iterator[Finding]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def open_files(limits: tuple[int, int] | None = None) -> Iterator[Finding]:
+    """`limits`: soft and hard, by default those of this process."""
+    soft, hard = limits or resource.getrlimit(resource.RLIMIT_NOFILE)
     shown = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
     if soft >= ENOUGH_FILES or soft == resource.RLIM_INFINITY:
         yield ok("open files", f"{soft} (up to {shown})")
@@ -47,16 +48,16 @@ def open_files() -> Iterator[Finding]:
         )
 
 
-def user_namespaces() -> Iterator[Finding]:
-    """Tried for real, in a process that ends at once; the knobs say why it failed."""
+def user_namespaces(attempt: str = _UNSHARE, knobs_below: Path = SYSCTL) -> Iterator[Finding]:
+    """Tried for real (`attempt` is Python), in a process that ends at once; the knobs say why it failed."""
     name = "user namespaces"
     if not sys.platform.startswith("linux"):
         return
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", _UNSHARE], capture_output=True, check=False)  # noqa: S603  # our own constant
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", attempt], capture_output=True, check=False)  # noqa: S603  # our own constants
     if done.returncode == 0:
         yield ok(name, "possible")
         return
-    knobs = [(path, fix) for path, forbids, fix in _NAMESPACE_KNOBS if _read(SYSCTL / path) == forbids]
+    knobs = [(path, fix) for path, forbids, fix in _NAMESPACE_KNOBS if _read(knobs_below / path) == forbids]
     yield warning(
         name,
         f"not possible ({', '.join(path.replace('/', '.') for path, _ in knobs) or 'forbidden here'})",
@@ -65,9 +66,10 @@ def user_namespaces() -> Iterator[Finding]:
     )
 
 
-def tools() -> Iterator[Finding]:
+def tools(search: tuple[str | None, ...] = (None, "/usr/sbin:/sbin")) -> Iterator[Finding]:
+    """`search`: where to look, None for PATH."""
     for tool, package in (("nft", "nftables"), ("ip", "iproute2")):
-        path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
+        path = next((found for where in search if (found := shutil.which(tool, path=where))), None)
         if path:
             yield ok(tool, path)
         else:
@@ -79,9 +81,9 @@ def tools() -> Iterator[Finding]:
             )
 
 
-def clock() -> Iterator[Finding]:
-    """Wrong clocks make certificates invalid; our own files cannot be from the future."""
-    now = time.time()
+def clock(now: float | None = None) -> Iterator[Finding]:
+    """Wrong clocks make certificates invalid; our own files cannot be from the future. `now`: Unix time."""
+    now = time.time() if now is None else now
     installed = Path(hbone.__file__).stat().st_mtime
     shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
     if now < installed - 300:

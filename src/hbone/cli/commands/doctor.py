@@ -29,12 +29,16 @@ def doctor(state_dir: Path | None, output: Format) -> None:
     Nothing is changed. `warn`: hbone works, but something is missing or could be better here. `fail`: it would not
     work; then the exit code is 1.
     """
-    findings = [finding for check in _checks(state_dir) for finding in check()]
+    if not answer([finding for check in _checks(state_dir) for finding in check()], output):
+        sys.exit(1)
+
+
+def answer(findings: "list[Finding]", output: Format) -> bool:
+    """Print the findings; whether hbone would work."""
     failed = any(finding.status.value == "fail" for finding in findings)
     value = {"ok": not failed, "checks": [finding.as_json() for finding in findings]}
     emit(output, value, lambda: "\n".join(_text(findings)))
-    if failed:
-        sys.exit(1)
+    return not failed
 
 
 def _checks(state_dir: Path | None) -> "tuple[Check, ...]":

@@ -1,0 +1,83 @@
+"""A control plane process: a CA, the mesh's state, registrations, and the socket that they are served on."""
+
+import logging
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+from hbone.app.node import Place
+from hbone.app.sources import FileSources, MeshFiles
+from hbone.config.model import ControlSettings
+from hbone.control import cadir
+from hbone.control.attest_unix import UnixAccess
+from hbone.control.issue import Issuer, IssueRules
+from hbone.control.journal import Journal
+from hbone.control.publish import Mesh
+from hbone.control.registry import Registry
+from hbone.control.server import ControlPlane, ControlServer
+from hbone.control.unixsocket import ControlSocket
+from hbone.discovery.manifests import Defaults
+from hbone.identity.spiffe import TrustDomain
+from hbone.net.clock import SystemClock, system_rng
+from hbone.net.tasks import Tasks
+
+log = logging.getLogger("hbone.control")
+
+
+class Control:
+    """One control plane. `async with` reads its files, makes or loads its CA, and serves; leaving ends all of it."""
+
+    def __init__(self, settings: ControlSettings, place: Place) -> None:
+        self.settings = settings
+        self.mesh = Mesh()
+        self.socket_path = settings.socket or place.control_socket
+        self._state = settings.state_dir or place.state
+        self._tasks = Tasks("control")
+        self.issuer: Issuer
+        self.server: ControlServer
+        defaults = Defaults(
+            trust_domain=settings.trust_domain,
+            network=settings.network,
+            cluster_id=settings.cluster_id,
+            domain=settings.cluster_domain,
+        )
+        files = FileSources(manifests=settings.manifests, local_xds=None, defaults=defaults)
+        self.files = MeshFiles(files, self.mesh.replace_all)
+
+    @property
+    def ca_directory(self) -> Path:
+        """Where the CA's files are: plugged-in ones, or our own in the state directory."""
+        return self.settings.ca or self._state / "ca"
+
+    async def __aenter__(self) -> Self:
+        settings, clock, rng = self.settings, SystemClock(), system_rng()
+        await self.files.load()
+        trust_domain = TrustDomain(settings.trust_domain)
+        if settings.ca is not None:
+            authority = cadir.load(settings.ca, trust_domain, clock=clock)
+        else:
+            _make_private(self._state)
+            authority = cadir.load_or_create(self.ca_directory, trust_domain, clock=clock, rng=rng)
+        rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s)
+        journal = Journal.open(self._state / "issued.jsonl")
+        self.issuer = Issuer(lambda: authority, clock=clock, rng=rng, journal=journal, rules=rules)
+        registry = Registry(self.mesh.store, trust_domain, network=settings.network, cluster_id=settings.cluster_id)
+        access = UnixAccess(trust_domain=trust_domain, owner_uid=os.getuid())
+        self.server = ControlServer(
+            ControlPlane(issuer=self.issuer, mesh=self.mesh, registry=registry, access=access, clock=clock)
+        )
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._tasks.close)
+            await self.server.start(ControlSocket.listen(self.socket_path))
+            undo.push_async_callback(self.server.close)
+            self.files.start(self._tasks)
+            self._undo = undo.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._undo.aclose()
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)

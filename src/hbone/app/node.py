@@ -1,0 +1,231 @@
+"""A node process: settings in, a running data plane out; and its orderly end.
+
+Order of start: read the settings' files, take the ports, find who issues certificates; only when all of that is good
+does anything begin to run. Order of the end: stop accepting, drain, cut, close.
+"""
+
+import asyncio
+import logging
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from hbone.app.dataplane import DataPlane, Surroundings
+from hbone.app.identities import TlsIdentities
+from hbone.app.run import Stop, calm_collector
+from hbone.app.sources import FileSources, MeshFiles
+from hbone.config.model import NodeSettings
+from hbone.config.places import control_socket, state_dir
+from hbone.config.refs import AccountRef
+from hbone.control import cadir
+from hbone.control.ca_client import CaClient
+from hbone.control.channel import UnixEndpoint
+from hbone.control.credentials import SvidSource
+from hbone.control.issue import Issuer
+from hbone.control.local_ca import LocalCa
+from hbone.control.publish import Mesh
+from hbone.control.renew import IdentityKeeper
+from hbone.control.subscribe import AddressSink, Subscription
+from hbone.discovery.manifests import Defaults
+from hbone.discovery.model import MeshState
+from hbone.discovery.store import Source, Store, Update
+from hbone.discovery.xds import ADDRESS_TYPE, NodeInfo
+from hbone.errors import UsageError
+from hbone.identity.spiffe import TrustDomain
+from hbone.net.clock import SystemClock, system_rng
+from hbone.net.tasks import Tasks
+from hbone.telemetry.log import Logs
+from hbone.telemetry.views import ProcessView
+
+log = logging.getLogger("hbone.node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a process stands on this machine: its environment, and the state directory that was asked for."""
+
+    environment: dict[str, str]
+    state_dir: Path | None = None
+
+    @property
+    def state(self) -> Path:
+        return state_dir(self.environment, uid=os.getuid(), given=self.state_dir)
+
+    @property
+    def control_socket(self) -> Path:
+        return control_socket(self.state)
+
+
+def identity_source(settings: NodeSettings, place: Place) -> tuple[SvidSource, UnixEndpoint | None]:
+    """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
+
+    A CA directory when one is given, else the control socket, given or that of a running `hbone up`. Raises
+    UsageError when there is neither, InvalidConfiguration for a CA that is none.
+    """
+    clock = SystemClock()
+    if settings.ca is not None:
+        authority = cadir.load(settings.ca, TrustDomain(settings.trust_domain), clock=clock)
+        issuer = Issuer(lambda: authority, clock=clock, rng=system_rng())
+        return LocalCa(issuer, ttl_s=settings.svid_ttl_s), None
+    socket = settings.control_socket or place.control_socket
+    if not socket.exists():
+        raise UsageError(
+            "nobody is there to issue certificates",
+            why=f"no CA directory is set, and no `hbone up` listens at {socket}",
+            fix="start `hbone up`, or set `ca` to a directory with a CA's files (`--ca DIR`)",
+        )
+    endpoint = UnixEndpoint(socket)
+    return CaClient(endpoint, ttl_s=settings.svid_ttl_s), endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeParts:
+    """What a node stands on: its store, who issues its certificates, and where changes of the mesh come from.
+
+    `files` are the node's own sources on disk, `endpoint` is a control plane to subscribe to, `mesh` the state of a
+    control plane in the same process; a node has any of these, or none.
+    """
+
+    store: Store
+    source: SvidSource
+    endpoint: UnixEndpoint | None = None
+    files: FileSources | None = None
+    mesh: Mesh | None = None
+    allow: tuple[AccountRef, ...] = ()
+
+
+def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
+    """The parts of a node of its own; raises UsageError, InvalidConfiguration."""
+    source, endpoint = identity_source(settings, place)
+    defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
+    files = FileSources(manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults)
+    return NodeParts(store=Store(), source=source, endpoint=endpoint, files=files)
+
+
+class Node:
+    """One node. `async with` builds and starts it; leaving drains and closes it."""
+
+    def __init__(self, settings: NodeSettings, parts: NodeParts, logs: Logs) -> None:
+        self.settings = settings
+        self.store = parts.store
+        self._parts = parts
+        self._logs = logs
+        self._clock = SystemClock()
+        self._tasks = Tasks("node")
+        self._started = self._clock.now()
+        self._pending: set[str] = set()
+        self._draining = False
+        self._ready = asyncio.Event()
+        self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
+        self.keeper: IdentityKeeper
+        self.dataplane: DataPlane
+
+    async def __aenter__(self) -> Self:
+        parts = self._parts
+        self.keeper = IdentityKeeper(parts.source, self._clock, system_rng())
+        identities = TlsIdentities(self.keeper, self._clock)
+        around = Surroundings(store=self.store, identities=identities, access=self._logs.access, clock=self._clock)
+        self.dataplane = DataPlane(self.settings, around)
+        if self.files is not None:
+            await self.files.load()
+        self.dataplane.bind()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._tasks.close)
+            await undo.enter_async_context(self.keeper)
+            if self.files is not None:
+                self.files.start(self._tasks)
+            if parts.mesh is not None:
+                undo.callback(parts.mesh.on_change(self.dataplane.mesh_changed))
+            if parts.endpoint is not None:
+                self._subscribe(parts.endpoint)
+            self._prefetch()
+            if not self._pending:
+                self._begin()
+            self._undo = undo.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._draining = True
+        cut = await self.dataplane.drain(self.settings.timeouts.drain_deadline_s)
+        if cut:
+            log.warning("connections cut at the drain deadline", extra={"connections": cut})
+        await self._undo.aclose()
+
+    def _begin(self) -> None:
+        self.dataplane.start()
+        self._ready.set()
+        for listener in self.dataplane.listeners():
+            log.info("listening", extra={"listener": listener.name, "address": listener.address})
+
+    # --- the mesh -------------------------------------------------------------------------------------------
+
+    def _replace(self, source: Source, state: MeshState) -> None:
+        self.dataplane.mesh_changed(self.store.replace_all(source, state))
+        self._prefetch()
+
+    def _apply_discovered(self, update: Update) -> object:
+        change = self.store.apply(update, Source.XDS)
+        self.dataplane.mesh_changed(change)
+        return change
+
+    def _subscribe(self, endpoint: UnixEndpoint) -> None:
+        """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
+        self._pending.add("state manager")
+        settings = self.settings
+        node = NodeInfo(
+            id=f"ztunnel~{settings.node_name or '1.1.1.1'}~hbone.node~node.svc.{settings.cluster_domain}",
+            metadata={"NODE_NAME": settings.node_name, "NETWORK": settings.network, "CLUSTER_ID": settings.cluster_id},
+        )
+        sink = AddressSink(self._apply_discovered)
+        self._subscription = Subscription(endpoint, node, {ADDRESS_TYPE: sink}, system_rng())
+        self._tasks.start(self._subscription.run(), name="discovery")
+        self._tasks.start(self._await_mesh(self._subscription), name="first sync")
+
+    async def _await_mesh(self, subscription: Subscription) -> None:
+        await subscription.wait_synced()
+        self._pending.discard("state manager")
+        self._begin()
+
+    def _prefetch(self) -> None:
+        """Certificates of the workloads here are asked for before the first connection needs them."""
+        info = self.settings.workload
+        if info is not None:
+            self.keeper.prefetch(info.account.spiffe_id(TrustDomain(self.settings.trust_domain)))
+
+    # --- views ----------------------------------------------------------------------------------------------
+
+    async def wait_ready(self) -> None:
+        """Until it takes connections."""
+        await self._ready.wait()
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """What it still waits for before it takes connections."""
+        return tuple(sorted(self._pending))
+
+    def process(self) -> ProcessView:
+        from hbone import __version__
+
+        state = "draining" if self._draining else "starting" if self._pending else "ready"
+        return ProcessView(
+            role="node",
+            version=__version__,
+            pid=os.getpid(),
+            state=state,
+            started_at="",
+            uptime_s=self._clock.now() - self._started,
+            pending=self.pending,
+            listeners=self.dataplane.listeners(),
+        )
+
+
+async def run_node(settings: NodeSettings, place: Place, logs: Logs, stop: Stop) -> int:
+    """A node until `stop`; the exit code."""
+    logs.batch_with(asyncio.get_running_loop().call_later)
+    async with Node(settings, parts_from(settings, place), logs) as node:
+        calm_collector()
+        log.info("waiting" if node.pending else "ready", extra={"pid": os.getpid()})
+        await stop.wait()
+    return 0

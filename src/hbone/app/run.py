@@ -1,0 +1,86 @@
+"""Runs one process's work on the event loop until it ends or is told to: signals, loop, limits."""
+
+import asyncio
+import gc
+import resource
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+Work = Callable[["Stop"], Awaitable[int]]
+
+GC_THRESHOLD: Final = 50_000  # the data path makes no cycles; the default of 700 costs 3 % of requests per second
+
+
+class Stop:
+    """Told by SIGTERM or SIGINT, or by whoever calls `set`."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.interrupted = False
+
+    def set(self) -> None:
+        self._event.set()
+
+    @property
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    def on_signal(self, number: int) -> None:
+        """A second SIGINT ends the process at once: somebody is waiting at the keyboard."""
+        if number == signal.SIGINT:
+            if self.interrupted:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGINT)
+            self.interrupted = True
+        self._event.set()
+
+
+def run(work: Work) -> int:
+    """Run `work` to its end; its exit code. Errors of ours come out as they are, for the command line to tell."""
+    raise_open_files_limit()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(work))
+
+
+async def _run(work: Work) -> int:
+    loop = asyncio.get_running_loop()
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.on_signal, number)
+    try:
+        return await work(stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def calm_collector() -> None:
+    """After start-up: what is there now stays, so the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 50, 50)
+
+
+def raise_open_files_limit() -> None:
+    """The soft limit to the hard one, as ztunnel does: each carried connection holds descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            pass  # macOS names an "infinite" hard limit that it does not grant; the soft one stays
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None  # slower, and all right
+    return uvloop.new_event_loop

@@ -1,0 +1,109 @@
+"""Where a process's view of the mesh comes from: manifests, ztunnel's local file, a control plane.
+
+Files are loaded once before anything starts, so that a mistake in them starts nothing; afterwards they are watched,
+and a state that is wrong never replaces the last one that was right.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hbone.control.manifests_watch import FilesWatch
+from hbone.discovery.localfile import parse_local_file
+from hbone.discovery.manifests import Defaults, parse_manifests
+from hbone.discovery.model import MeshState
+from hbone.discovery.store import Source
+from hbone.errors import InvalidConfiguration, Problem
+from hbone.net.tasks import Tasks
+
+Apply = Callable[[Source, MeshState], object]
+
+SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSources:
+    """What is read from disk; None for none. `defaults` are for manifests that leave things out."""
+
+    manifests: Path | None = None
+    local_xds: Path | None = None
+    defaults: Defaults
+
+
+class MeshFiles:
+    """The file sources of one process."""
+
+    def __init__(self, sources: FileSources, apply: Apply) -> None:
+        self._watches: list[tuple[str, FilesWatch]] = []
+        if sources.manifests is not None:
+            self._watch("manifests", sources.manifests, self._manifests(sources.defaults), Source.MANIFESTS, apply)
+        if sources.local_xds is not None:
+            self._watch("local_xds", sources.local_xds, load_local_file, Source.LOCAL_FILE, apply)
+
+    def _manifests(self, defaults: Defaults) -> Callable[[Path], MeshState]:
+        return lambda directory: parse_manifests(read_directory(directory), defaults).state
+
+    def _watch(self, name: str, path: Path, load: Callable[[Path], MeshState], source: Source, apply: Apply) -> None:
+        self._watches.append((name, FilesWatch(path, load, lambda state: apply(source, state))))
+
+    async def load(self) -> None:
+        """Read everything now; raises InvalidConfiguration with all problems."""
+        problems: list[Problem] = []
+        for _, watch in self._watches:
+            try:
+                await watch.load()
+            except InvalidConfiguration as error:
+                problems.extend(error.problems)
+        if problems:
+            raise InvalidConfiguration(problems)
+
+    def start(self, tasks: Tasks) -> None:
+        """Watch from now on."""
+        for name, watch in self._watches:
+            tasks.start(watch.run(), name=f"watch {name}")
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with the files as they are now."""
+        return [problem for _, watch in self._watches for problem in watch.problems]
+
+
+def read_directory(directory: Path) -> dict[str, bytes]:
+    """The YAML and JSON files below a directory, by their name as an error should show it."""
+    if not directory.is_dir():
+        fix = "name a directory of YAML files" if directory.exists() else "create it, or correct the path"
+        what = "not a directory" if directory.exists() else "no such directory"
+        raise InvalidConfiguration([Problem(what=what, fix=fix, file=str(directory))])
+    files: dict[str, bytes] = {}
+    for path in sorted(directory.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        if path.suffix in SUFFIXES and path.is_file() and not hidden:
+            files[str(path)] = read_file(path)
+    return files
+
+
+def read_file(path: Path) -> bytes:
+    """A file's content; raises InvalidConfiguration when it cannot be read or is absurdly large."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InvalidConfiguration(
+                [Problem(what="more than 256 MiB", fix="split it, or let a control plane serve it", file=str(path))]
+            )
+        return path.read_bytes()
+    except OSError as error:
+        what = (error.strerror or "cannot be read").lower()
+        raise InvalidConfiguration([Problem(what=what, fix="make it readable", file=str(path))]) from error
+
+
+def load_local_file(path: Path) -> MeshState:
+    """ztunnel's local XDS file as it stands."""
+    return parse_local_file(str(path), read_file(path)).state
+
+
+def read_text(path: Path) -> str:
+    """A text file; raises InvalidConfiguration when it cannot be read or is no UTF-8."""
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidConfiguration([Problem(what="not UTF-8 text", fix="save it as UTF-8", file=str(path))]) from error

@@ -1,0 +1,84 @@
+"""`hbone up`: control plane and node in one process, on one machine."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from hbone.app.control import Control
+from hbone.app.node import Node, NodeParts, Place
+from hbone.app.run import Stop, calm_collector
+from hbone.config.model import ControlSettings, NodeSettings
+from hbone.control.local_ca import LocalCa
+from hbone.telemetry.log import Logs
+
+Say = Callable[[list[str]], None]
+
+log = logging.getLogger("hbone.node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpSettings:
+    """Both halves."""
+
+    control: ControlSettings
+    node: NodeSettings
+
+
+class Up:
+    """`async with` starts the control plane, then the node on it."""
+
+    def __init__(self, settings: UpSettings, place: Place, logs: Logs) -> None:
+        self._settings = settings
+        self._logs = logs
+        self.control = Control(settings.control, place)
+        self.node: Node
+
+    async def __aenter__(self) -> Self:
+        await self.control.__aenter__()
+        try:
+            source = LocalCa(self.control.issuer, ttl_s=self._settings.node.svid_ttl_s)
+            parts = NodeParts(store=self.control.mesh.store, source=source, mesh=self.control.mesh)
+            self.node = Node(self._settings.node, parts, self._logs)
+            await self.node.__aenter__()
+        except BaseException:
+            await self.control.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self.node.__aexit__()
+        finally:
+            await self.control.__aexit__()
+
+    def summary(self) -> list[str]:
+        """What a person at the terminal wants to know now."""
+        store = self.control.mesh.store
+        workloads, services = len(store.workloads()), len(store.services())
+        lines = [
+            f"mesh {self._settings.control.trust_domain} is up: {_count(workloads, 'workload')}, "
+            f"{_count(services, 'service')}",
+            f"  identities from  {self.control.ca_directory}",
+            f"  control socket   {self.control.socket_path}",
+        ]
+        lines += [f"  {one.name:<15}  {one.address}" for one in self.node.dataplane.listeners()]
+        return [
+            *lines,
+            "next: `hbone expose --as NS/SA PORT`, `hbone forward --as NS/SA PORT:HOST:PORT`; Ctrl-C ends it",
+        ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+async def run_up(settings: UpSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:
+    """Until `stop`; the exit code."""
+    logs.batch_with(asyncio.get_running_loop().call_later)
+    async with Up(settings, place, logs) as up:
+        calm_collector()
+        say(up.summary())
+        await stop.wait()
+    return 0

@@ -1,0 +1,94 @@
+"""What commands take on their lines: identities, ports, HOST:PORT; wrong ones are usage errors that say what is right."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hbone.addr import Authority, SocketAddress
+    from hbone.config.listen import Listen
+    from hbone.config.refs import AccountRef
+
+
+class AccountType(click.ParamType[Any]):
+    """NAMESPACE/ACCOUNT."""
+
+    name = "NS/SA"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> "AccountRef":
+        from hbone.config.refs import AccountRef, InvalidReference
+
+        if isinstance(value, AccountRef):
+            return value
+        try:
+            return AccountRef.parse(str(value))
+        except InvalidReference as error:
+            self.fail(str(error), param, ctx)
+
+
+ACCOUNT = AccountType()
+
+
+@dataclass(frozen=True)
+class ForwardArgument:
+    """[ADDR:]PORT:HOST:PORT, taken apart."""
+
+    listen: "Listen"
+    target: "Authority"
+
+
+class ForwardType(click.ParamType[Any]):
+    """[ADDR:]PORT:HOST:PORT."""
+
+    name = "[ADDR:]PORT:HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ForwardArgument:
+        from hbone.addr import InvalidAddress, parse_authority
+        from hbone.config.listen import InvalidListen, parse_listen
+
+        local, target = _split_forward(str(value))
+        if not local or not target:
+            self.fail(f"{value!r} is not a forward; write 9000:cart.shop:80 or 127.0.0.1:9000:cart.shop:80", param, ctx)
+        try:
+            listen = parse_listen(local if ":" in local or local.startswith("unix") else f"127.0.0.1:{local}")
+            return ForwardArgument(listen, parse_authority(target))
+        except (InvalidListen, InvalidAddress) as error:
+            self.fail(str(error), param, ctx)
+
+
+FORWARD = ForwardType()
+
+
+def _split_forward(text: str) -> tuple[str, str]:
+    """Local part and target; the target is the last two parts, an IPv6 address in brackets being one."""
+    head, _, port = text.rpartition(":")
+    if head.endswith("]"):
+        start = head.rfind("[")
+        local, host = head[:start].removesuffix(":"), head[start:]
+    else:
+        local, _, host = head.rpartition(":")
+    return local, f"{host}:{port}" if host and port else ""
+
+
+class ExposePortType(click.ParamType[Any]):
+    """PORT, MESHPORT:PORT or MESHPORT:ADDR:PORT."""
+
+    name = "[MESHPORT:][ADDR:]PORT"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "tuple[int, SocketAddress]":
+        from hbone.addr import InvalidAddress, SocketAddress, parse_port
+
+        parts = str(value).split(":", 1)
+        try:
+            mesh_port = parse_port(parts[0])
+            rest = parts[-1]
+            local = SocketAddress.parse(rest.replace("localhost", "127.0.0.1") if ":" in rest else f"127.0.0.1:{rest}")
+            return mesh_port, local
+        except InvalidAddress as error:
+            self.fail(f"{error}; the form is {self.name}, for example 8080 or 80:127.0.0.1:8080", param, ctx)
+
+
+EXPOSE_PORT = ExposePortType()

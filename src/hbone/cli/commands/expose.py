@@ -1,0 +1,51 @@
+"""`hbone expose`: let the mesh reach a local port under an identity."""
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from hbone.cli.arguments import ACCOUNT, EXPOSE_PORT
+from hbone.cli.member import Member, member_options
+
+if TYPE_CHECKING:
+    from hbone.addr import SocketAddress
+    from hbone.config.refs import AccountRef
+
+
+@click.command()
+@click.argument("ports", metavar="[MESHPORT:][ADDR:]PORT…", nargs=-1, required=True, type=EXPOSE_PORT)
+@click.option("--as", "account", required=True, metavar="NS/SA", type=ACCOUNT, help="The identity to be known by.")
+@click.option("--allow", multiple=True, metavar="NS/SA", type=ACCOUNT, help="Only these may connect (repeatable).")
+@click.option("--name", default="", metavar="HOST", help="The host name in the mesh [default: ACCOUNT.NAMESPACE…].")
+@click.option("--listen", metavar="ADDR:PORT", help="With --ca: where tunnels arrive [default: 127.0.0.1:15008].")
+@member_options
+def expose(
+    ports: "tuple[tuple[int, SocketAddress], ...]",
+    allow: "tuple[AccountRef, ...]",
+    name: str,
+    listen: str | None,
+    member: Member,
+) -> int:
+    """The mesh reaches local PORT as ACCOUNT.NAMESPACE, through mutually authenticated tunnels and no other way.
+
+    \b
+    hbone expose --as shop/cart 8080
+    hbone expose --as data/db --allow web/client 5432
+    hbone expose --as shop/cart 80:127.0.0.1:3000
+    """
+    from hbone.app.programs import ExposeSpec, run_expose
+    from hbone.app.run import run
+
+    spec = ExposeSpec(member=member.membership(), ports=dict(ports), allow=allow, name=name, listen=_address(listen))
+    with member.logs() as logs:
+        return run(lambda stop: run_expose(spec, member.place(dict(os.environ)), logs, stop, member.say))
+
+
+def _address(text: str | None) -> "SocketAddress | None":
+    from hbone.addr import InvalidAddress, SocketAddress
+
+    try:
+        return SocketAddress.parse(text) if text is not None else None
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error), param_hint="--listen") from error

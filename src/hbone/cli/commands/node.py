@@ -1,0 +1,50 @@
+"""`hbone node`: the node proxy alone."""
+
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--config", "config", type=click.Path(path_type=Path), help="Settings file (YAML).")
+@click.option("--workload", metavar="NS[/NAME]/SA", help="Work for this one workload (dedicated mode).")
+@click.option("--manifests", metavar="DIR", help="Directory of manifests.")
+@click.option("--local-xds", metavar="FILE", help="ztunnel's local file of workloads and services.")
+@click.option("--ca", metavar="DIR", help="Issue certificates from this CA directory.")
+@click.option("--inbound", metavar="ADDR:PORT", help="Where HBONE tunnels arrive.")
+@click.option("--socks", metavar="ADDR:PORT", help="Where programs connect by SOCKS5 or HTTP CONNECT.")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Where `hbone up` keeps its socket.")
+@click.option("--print-config", is_flag=True, help="Print every setting, its value and origin, and end.")
+@click.option("--check", is_flag=True, help="Read and judge the settings and files, and end.")
+def node(config: Path | None, state_dir: Path | None, print_config: bool, check: bool, **flags: str | None) -> int:
+    """The node proxy alone: tunnels in, tunnels out, as its settings say.
+
+    Every setting is also an environment variable (HBONE_…; ztunnel's names are honoured); flags win over
+    variables, variables over the file.
+    """
+    from hbone.cli.settings import node_flags, settings_file
+    from hbone.config.load import load_node
+
+    loaded = load_node(settings_file(config), dict(os.environ), node_flags(flags))
+    if print_config:
+        from hbone.config.show import show
+
+        click.echo(show(loaded), nl=False)
+        return 0
+    from hbone.app.node import Place, run_node
+    from hbone.app.run import run
+    from hbone.telemetry.log import Logs
+
+    place = Place(environment=dict(os.environ), state_dir=state_dir)
+    if check:
+        from hbone.app.check import check_node
+
+        check_node(loaded.settings, place)
+        click.echo("the settings and all files they name are good")
+        return 0
+    logs = Logs(loaded.settings.logging)
+    try:
+        return run(lambda stop: run_node(loaded.settings, place, logs, stop))
+    finally:
+        logs.close()

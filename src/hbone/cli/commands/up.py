@@ -1,0 +1,59 @@
+"""`hbone up`: one machine, one command."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.option("--as", "account", metavar="NS/SA", help="Programs on this machine speak as this one identity.")
+@click.option("--config", type=click.Path(path_type=Path), help="Node settings (YAML), as `hbone node` takes them.")
+@click.option("--trust-domain", metavar="NAME", help="Trust domain of the mesh [default: cluster.local].")
+@click.option("--ca", metavar="DIR", help="Issue from this CA instead of one made in the state directory.")
+@click.option("--inbound", metavar="ADDR:PORT", help="Where tunnels arrive [default: 0.0.0.0:15008]; off for none.")
+@click.option("--socks", metavar="ADDR:PORT", help="SOCKS5 and HTTP CONNECT [default: 127.0.0.1:15080]; off for none.")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Where the CA, the journal and the socket are kept.")
+def up(
+    directory: Path | None,
+    account: str | None,
+    config: Path | None,
+    state_dir: Path | None,
+    **flags: str | None,
+) -> int:
+    """Control plane and node on this machine: identities, discovery and tunnels from one command.
+
+    DIRECTORY holds manifests (WorkloadEntry, ServiceEntry, Service …), read again whenever they change. Beside a
+    running `hbone up`, `hbone expose` and `hbone forward` join its mesh without any further set-up.
+    """
+    from hbone.app.node import Place
+    from hbone.app.run import run
+    from hbone.app.up import UpSettings, run_up
+    from hbone.cli.settings import control_flags, node_flags, settings_file
+    from hbone.config.load import load_control, load_node
+    from hbone.telemetry.log import Logs
+
+    environment = dict(os.environ)
+    common = {"trust_domain": flags["trust_domain"], "ca": flags["ca"]}
+    manifests = str(directory) if directory is not None else None
+    control = load_control(None, environment, control_flags({**common, "manifests": manifests, "state_dir": state_dir}))
+    node_given: dict[str, object] = {"trust_domain": flags["trust_domain"], "workload": account}
+    node_given |= {"inbound": flags["inbound"], "socks": flags["socks"]}
+    node = load_node(settings_file(config), environment, node_flags(node_given, spelling={"workload": "--as"}))
+    place = Place(environment=environment, state_dir=state_dir)
+    logs = Logs(node.settings.logging)
+    try:
+        settings = UpSettings(control=control.settings, node=node.settings)
+        return run(lambda stop: run_up(settings, place, logs, stop, say=_say))
+    finally:
+        logs.close()
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(line, err=True)

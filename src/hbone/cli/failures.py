@@ -18,6 +18,7 @@ from hbone.errors import HboneError, InvalidConfiguration
 
 DONE, NO, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 DEBUG_VARIABLE: Final = "HBONE_DEBUG"
+COMPLETE_VARIABLE: Final = "_HBONE_COMPLETE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +66,17 @@ def main(arguments: list[str] | None = None, environment: Mapping[str, str] = os
     from hbone.cli.main import cli
 
     try:
-        answer = cli.main(args=arguments, prog_name="hbone", standalone_mode=False)
+        if COMPLETE_VARIABLE in environment:
+            cli.main(args=[], prog_name="hbone", complete_var=COMPLETE_VARIABLE)
+        # Not click's main: that turns a closed pipe into exit 1.
+        with cli.make_context("hbone", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            cli.invoke(context)
         sys.stdout.flush()
+    except (SystemExit, GeneratorExit):
+        raise
     except BaseException as error:
-        # click answers a closed pipe with exit 1; to us a reader that has enough is no failure.
-        cause = error.__context__ if isinstance(error, SystemExit) else error
-        if isinstance(error, SystemExit | GeneratorExit) and not isinstance(cause, BrokenPipeError):
-            raise
-        return report(cause or error, environment)
-    return answer if isinstance(answer, int) else DONE
+        return report(error, environment)
+    return DONE
 
 
 def report(error: BaseException, environment: Mapping[str, str]) -> int:
@@ -105,6 +108,8 @@ def failure_of(error: BaseException) -> Failure | None:
             return Failure(lines=tuple(_line(str(problem)) for problem in error.problems), exit_code=error.exit_code)
         case HboneError():
             return Failure(lines=(*_of_hbone(error),), exit_code=error.exit_code)
+        case click.exceptions.NoArgsIsHelpError():
+            return Failure(lines=(error.format_message(),), exit_code=USAGE)
         case click.exceptions.Exit():
             return Failure(exit_code=error.exit_code)
         case click.ClickException():

@@ -52,11 +52,11 @@ COMMANDS: Final[dict[str, Entry]] = {
 }
 
 EXAMPLES: Final = (
-    ("hbone demo", "the whole thing in 20 seconds, nothing to set up"),
-    ("hbone up ./mesh", "a mesh from the manifests in ./mesh"),
-    ("hbone expose --as shop/cart 8080", "let the mesh reach local port 8080 as shop/cart"),
-    ("hbone forward --as shop/web 9000:cart.shop:80", "reach it on local port 9000 as shop/web"),
-    ("hbone get connections", "what is being carried right now"),
+    ("hbone demo", "all of it, in 20 seconds"),
+    ("hbone up ./mesh", "a mesh from manifests"),
+    ("hbone expose --as shop/cart 8080", "a local port into the mesh"),
+    ("hbone forward --as shop/web 9000:cart.shop:80", "a local port that leads there"),
+    ("hbone get connections", "what is carried now"),
 )
 
 

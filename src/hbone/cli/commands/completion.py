@@ -5,6 +5,8 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
+from hbone.cli.failures import COMPLETE_VARIABLE
+
 PLACES: Final = {
     "bash": "hbone completion bash > ~/.local/share/bash-completion/completions/hbone",
     "zsh": "hbone completion zsh > ~/.zfunc/_hbone    (with fpath+=~/.zfunc before compinit)",
@@ -22,4 +24,4 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None  # noqa: S101  # click has these three
     # source() alone: click's complete for bash would start bash to look at its version.
-    click.echo(found(context.find_root().command, {}, "hbone", "_HBONE_COMPLETE").source())
+    click.echo(found(context.find_root().command, {}, "hbone", COMPLETE_VARIABLE).source())

@@ -123,7 +123,7 @@ class _Reader:
             return []
         try:
             return x509.load_pem_x509_certificates(self._files[name])
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             self.problem(name, f"no PEM certificates: {str(error)[:150]}", "put BEGIN CERTIFICATE blocks here")
             return []
 

@@ -54,7 +54,7 @@ class TrustBundle:
         """One or several concatenated certificates; raises InvalidBundle."""
         try:
             return cls.of(domain, x509.load_pem_x509_certificates(pem))
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise InvalidBundle(
                 f"the roots of trust domain {domain} are not PEM certificates",
                 why=str(error)[:200],
@@ -160,7 +160,7 @@ def _root_of(entry: object) -> x509.Certificate | None:
         return None
     try:
         return x509.load_der_x509_certificate(base64.b64decode(first, validate=True))
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, x509.InvalidVersion):
         return None
 
 

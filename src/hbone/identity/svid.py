@@ -87,7 +87,7 @@ class X509Svid:
         """From the contents of a chain file and of an unencrypted key file; raises InvalidSvid."""
         try:
             chain = x509.load_pem_x509_certificates(chain_pem)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise InvalidSvid("the chain holds no PEM certificates", why=str(error)) from error
         return cls.of(chain, load_key(key_pem))
 

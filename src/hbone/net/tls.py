@@ -264,10 +264,13 @@ class PortableTlsStream(TlsStream):
         except SSL.Error as error:
             raise judgement.error or _portable_failure(error) from error
         if judgement.peer is None and judgement.error is None:
-            leaf = self._connection.get_peer_certificate(as_cryptography=True)
-            chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []  # a server's is without the leaf
-            judgement.judge([leaf, *(presented for presented in chain if presented != leaf)] if leaf else [])
+            judgement.judge_presented(self._presented)
         return 0
+
+    def _presented(self) -> list[x509.Certificate]:
+        leaf = self._connection.get_peer_certificate(as_cryptography=True)
+        chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []  # a server's is without the leaf
+        return [leaf, *(certificate for certificate in chain if certificate != leaf)] if leaf else []
 
     def read_into(self, buffer: ReadBuffer, offset: int) -> int:
         try:

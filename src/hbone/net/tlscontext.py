@@ -66,6 +66,15 @@ class Judgement:
         else:
             self.peer = peer
 
+    def judge_presented(self, presented: Callable[[], list[x509.Certificate]]) -> None:
+        """`judge`, for a chain that may not even be readable."""
+        try:
+            chain = presented()
+        except Exception as error:  # OpenSSL could read them, `cryptography` could not: refuse
+            self.error = BrokenChain("the peer's certificates cannot be read", why=repr(error)[:300])
+        else:
+            self.judge(chain)
+
     def find_fault(self, finding: int) -> None:
         """OpenSSL itself found the chain wrong: refuse even if our judgement was good."""
         if self.error is None:
@@ -173,7 +182,7 @@ def _judge_for(pending: dict[int, Judgement]) -> tlsbinding.Judge:
     def judge(ssl: int, presented: Callable[[], list[x509.Certificate]], finding: int) -> int:
         judgement = pending[ssl]
         if judgement.peer is None and judgement.error is None:
-            judgement.judge(presented())
+            judgement.judge_presented(presented)
         if finding:
             judgement.find_fault(finding)
         error = judgement.error

@@ -1,5 +1,6 @@
 """X.509-SVIDs: X509-SVID standard §2 to §5."""
 
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -178,3 +179,12 @@ def test_self_signed_means_signed_by_itself_not_merely_named_so() -> None:
     assert is_self_signed(ROOT.cert)
     assert not is_self_signed(MIDDLE.cert)
     assert not is_self_signed(SpiffeCA(name="root", parent=ROOT).cert)
+
+
+def test_a_certificate_of_an_unknown_version_is_refused_in_words() -> None:
+    raw = bytearray(MIDDLE.cert.public_bytes(Encoding.DER))
+    at = raw.index(b"\xa0\x03\x02\x01\x02")  # [0] EXPLICIT version: v3
+    raw[at + 4] = 7
+    body = base64.b64encode(raw)
+    with pytest.raises(InvalidSvid, match="no PEM certificates"):
+        X509Svid.from_pem(b"-----BEGIN CERTIFICATE-----\n" + body + b"\n-----END CERTIFICATE-----\n", b"")

@@ -1,0 +1,138 @@
+"""`envoy.service.discovery.v3.AggregatedDiscoveryService`, delta only: one conversation for each stream.
+
+Reading and writing are two tasks, so that an answer is taken while a large response is on its way. The conversation
+(`hbone.discovery.xds_server`) decides what is sent; here it is only woken when something may have changed.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from grpclib.const import Status
+from grpclib.server import Stream
+
+from hbone.control.attest_unix import UnixAccess
+from hbone.control.publish import Mesh
+from hbone.control.rpc import Caller, Refusal, answer, receive
+from hbone.discovery.xds_server import Conversation, ConversationView
+from hbone.proto.discovery_grpc import AggregatedDiscoveryServiceBase
+from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from hbone.times import Clock
+
+log = logging.getLogger("hbone.control")
+
+_MAX_REQUEST_BYTES = 64 * 1024 * 1024  # names and versions of 200,000 resources on a reconnect: 25 MB
+_FORGET_ABOVE = 4096  # removals that are remembered before it is worth finding out who still needs them
+
+DiscoveryStream = Stream[DeltaDiscoveryRequest, DeltaDiscoveryResponse]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberView:
+    """One connected subscriber. `unknown_types` are type URLs that it asked for and that are not served."""
+
+    node: str
+    caller: str
+    types: tuple[ConversationView, ...]
+    unknown_types: tuple[str, ...]
+
+
+class _Subscriber:
+    def __init__(self, conversation: Conversation, caller: Caller) -> None:
+        self.conversation = conversation
+        self.caller = caller
+        self.changed = asyncio.Event()
+
+
+class Subscribers:
+    """All streams that are open on this server, and the mesh that they are told about."""
+
+    def __init__(self, mesh: Mesh, clock: Clock) -> None:
+        self.mesh = mesh
+        self.clock = clock
+        self._open: set[_Subscriber] = set()
+        self._end = mesh.on_change(lambda _: self.wake())
+
+    def wake(self) -> None:
+        """The catalogues may have changed."""
+        for subscriber in self._open:
+            subscriber.changed.set()
+        self._forget_removals()
+
+    def close(self) -> None:
+        self._end()
+
+    def join(self, caller: Caller) -> _Subscriber:
+        subscriber = _Subscriber(Conversation(self.mesh.catalogues), caller)
+        self._open.add(subscriber)
+        return subscriber
+
+    def leave(self, subscriber: _Subscriber) -> None:
+        self._open.discard(subscriber)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def views(self) -> tuple[SubscriberView, ...]:
+        now = self.clock.now()
+        return tuple(
+            SubscriberView(
+                node=one.conversation.node.id if one.conversation.node is not None else "",
+                caller=str(one.caller),
+                types=one.conversation.views(now),
+                unknown_types=tuple(one.conversation.unknown_types),
+            )
+            for one in self._open
+        )
+
+    def _forget_removals(self) -> None:
+        for type_url, catalogue in self.mesh.catalogues.items():
+            if catalogue.removals_remembered > _FORGET_ABOVE:
+                cursors = [one.conversation.cursor(type_url) for one in self._open]
+                catalogue.forget_removed(min((at for at in cursors if at is not None), default=catalogue.revision))
+
+
+class DiscoveryService(AggregatedDiscoveryServiceBase):
+    """For one caller."""
+
+    def __init__(self, subscribers: Subscribers, access: UnixAccess, caller: Caller) -> None:
+        self._subscribers = subscribers
+        self._access = access
+        self._caller = caller
+
+    async def DeltaAggregatedResources(self, stream: DiscoveryStream) -> None:
+        if not self._access.may_connect(self._caller.uid):
+            raise Refusal(Status.PERMISSION_DENIED, f"{self._caller} may not see the mesh")
+        subscriber = self._subscribers.join(self._caller)
+        writer = asyncio.create_task(self._write(subscriber, stream), name=f"xds to {self._caller}")
+        reader = asyncio.create_task(self._read(subscriber, stream), name=f"xds from {self._caller}")
+        try:
+            # the stream lives as long as both: its end ends the writer, a failed write the reader
+            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self._subscribers.leave(subscriber)
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self, subscriber: _Subscriber, stream: DiscoveryStream) -> None:
+        conversation = subscriber.conversation
+        while True:
+            request = await receive(stream, DeltaDiscoveryRequest, max_bytes=_MAX_REQUEST_BYTES)
+            if request is None:
+                return
+            conversation.receive(request, self._subscribers.clock.now())
+            if request.HasField("error_detail"):
+                node = conversation.node.id if conversation.node is not None else ""
+                reason = request.error_detail.message[:1000]
+                log.warning("resources rejected", extra={"node": node, "type": request.type_url[:200], "why": reason})
+            subscriber.changed.set()
+
+    async def _write(self, subscriber: _Subscriber, stream: DiscoveryStream) -> None:
+        while True:
+            subscriber.changed.clear()
+            while (response := subscriber.conversation.next_response(self._subscribers.clock.now())) is not None:
+                await answer(stream, response)
+            await subscriber.changed.wait()

@@ -1,0 +1,72 @@
+"""Who on this machine may have which identity: by the user id that the kernel vouches for.
+
+The user who runs the control plane, and root, may have every identity of the mesh: both could read the CA's key
+anyway. Any other user has what the operator granted, nothing by default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hbone.errors import Problem
+from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
+
+ROOT_UID = 0
+_ANY = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Identities of one namespace and service account; "*" stands for any."""
+
+    namespace: str
+    service_account: str
+
+    def covers(self, spiffe_id: SpiffeId) -> bool:
+        workload = spiffe_id.workload
+        if workload is None:
+            return self.everything
+        return self.namespace in {_ANY, workload[0]} and self.service_account in {_ANY, workload[1]}
+
+    @property
+    def everything(self) -> bool:
+        return self.namespace == _ANY and self.service_account == _ANY
+
+
+def parse_grant(text: str) -> Grant | Problem:
+    """`shop/cart`, `shop/*`, or `*`."""
+    namespace, slash, account = (text, "/", _ANY) if text == _ANY else text.partition("/")
+    try:
+        if not slash or (namespace == _ANY and account != _ANY):
+            raise InvalidSpiffeId(f"{text!r} names no identities")
+        SpiffeId.for_workload("td", namespace.replace(_ANY, "x", 1), account.replace(_ANY, "x", 1))
+        if _ANY in namespace[1:] or _ANY in account[1:]:
+            raise InvalidSpiffeId(f"{text!r} has a star inside a name")
+    except InvalidSpiffeId as error:
+        return Problem(what=error.what, fix="write NAMESPACE/ACCOUNT, NAMESPACE/*, or *")
+    return Grant(namespace=namespace, service_account=account)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnixAccess:
+    """The rule. `owner_uid` runs the control plane; `grants` are what others may have, by user id."""
+
+    trust_domain: TrustDomain
+    owner_uid: int
+    grants: Mapping[int, tuple[Grant, ...]] = field(default_factory=dict[int, tuple[Grant, ...]])
+
+    def refusal(self, uid: int, spiffe_id: SpiffeId) -> str:
+        """Why `uid` may not have this identity; empty if it may."""
+        if spiffe_id.trust_domain != self.trust_domain:
+            return f"{spiffe_id} is not of this mesh, whose trust domain is {self.trust_domain}"
+        if not spiffe_id.path:
+            return f"{spiffe_id} names the whole trust domain"
+        if self.is_trusted(uid) or any(grant.covers(spiffe_id) for grant in self.grants.get(uid, ())):
+            return ""
+        return f"uid {uid} may not have {spiffe_id}"
+
+    def is_trusted(self, uid: int) -> bool:
+        """Whether `uid` may do anything here: also claim host names and addresses of its choice."""
+        return uid in {ROOT_UID, self.owner_uid} or any(grant.everything for grant in self.grants.get(uid, ()))
+
+    def may_connect(self, uid: int) -> bool:
+        return self.is_trusted(uid) or bool(self.grants.get(uid))

@@ -1,0 +1,33 @@
+"""Certificates from a CA over gRPC: Istio's `CreateCertificate`, with a key that is made here and stays here."""
+
+from hbone.ca.csr import new_request
+from hbone.control.channel import Endpoint, calling
+from hbone.control.credentials import Credentials, credentials_from
+from hbone.identity.spiffe import SpiffeId
+from hbone.net.clock import new_key
+from hbone.proto.citadel_grpc import IstioCertificateServiceStub
+from hbone.proto.citadel_pb2 import IstioCertificateRequest
+
+IMPERSONATED = "ImpersonatedIdentity"
+
+
+class CaClient:
+    """A source of certificates (`SvidSource`). Connects for each request: they are hours apart, and the CA may be
+    another one by then."""
+
+    def __init__(self, endpoint: Endpoint, *, ttl_s: float, deadline_s: float = 20.0) -> None:
+        self._endpoint = endpoint
+        self._ttl_s = ttl_s
+        self._deadline_s = deadline_s
+
+    async def fetch(self, spiffe_id: SpiffeId) -> Credentials:
+        """Raises Unreachable, ControlRefused, or InvalidAnswer."""
+        key = new_key()
+        request = IstioCertificateRequest(csr=new_request(key, spiffe_id), validity_duration=int(self._ttl_s))
+        request.metadata[IMPERSONATED] = str(spiffe_id)
+        async with calling(self._endpoint) as channel:
+            stub = IstioCertificateServiceStub(channel)
+            response = await stub.CreateCertificate(
+                request, timeout=self._deadline_s, metadata=dict(self._endpoint.metadata())
+            )
+        return credentials_from(response.cert_chain, key, spiffe_id)

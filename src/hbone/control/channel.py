@@ -1,0 +1,86 @@
+"""Calling a control plane: where it is, and what its failures mean to us."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+from grpclib.client import Channel
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.exceptions import H2Error
+
+from hbone.errors import HboneError, Unreachable
+
+_PASSING = frozenset(
+    {Status.UNAVAILABLE, Status.CANCELLED, Status.DEADLINE_EXCEEDED, Status.UNKNOWN, Status.INTERNAL, Status.ABORTED}
+)
+
+
+class ControlRefused(HboneError):
+    """The control plane answered with a gRPC status other than OK. `code` is its name, `passing` whether asking
+    again may help."""
+
+    code: str
+    passing: bool
+
+
+class Endpoint(Protocol):
+    """A control plane's address, with what it takes to be let in."""
+
+    def channel(self) -> Channel:
+        """A new channel; connects at the first call."""
+        ...
+
+    def metadata(self) -> Mapping[str, str]:
+        """What goes with every call, made anew for each (tokens are replaced on disk)."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """The control socket of a `hbone up` on this machine: the kernel tells it who we are."""
+
+    path: Path
+
+    def channel(self) -> Channel:
+        return Channel(path=str(self.path), config=Configuration())
+
+    def metadata(self) -> Mapping[str, str]:
+        return {}
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@asynccontextmanager
+async def calling(endpoint: Endpoint) -> AsyncGenerator[Channel]:
+    """A channel for some calls; whatever fails inside is raised as ControlRefused or Unreachable."""
+    channel = endpoint.channel()
+    try:
+        yield channel
+    except GRPCError as error:
+        code = error.status.name
+        raise ControlRefused(
+            f"the control plane at {endpoint} refused",
+            why=f"{code}: {error.message or 'no reason given'}",
+            code=code,
+            passing=error.status in _PASSING,
+        ) from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise Unreachable(
+            f"no control plane answers at {endpoint}", why=error.strerror or "", fix="start `hbone up` first"
+        ) from error
+    except TimeoutError as error:
+        raise Unreachable(f"the control plane at {endpoint} did not answer in time") from error
+    except (OSError, StreamTerminatedError, ProtocolError, H2Error) as error:
+        raise Unreachable(f"the connection to the control plane at {endpoint} failed", why=str(error)) from error
+    except DecodeError as error:
+        raise Unreachable(f"what answers at {endpoint} is no control plane", why=str(error)) from error
+    finally:
+        channel.close()

@@ -1,0 +1,149 @@
+"""Certificate requests: which identity is asked for, may this caller have it, sign, journal.
+
+The identity asked for is the one named in the request's metadata (`ImpersonatedIdentity`, what a shared node sends);
+without it, the URI name inside the CSR (what a dedicated node sends). Whether the caller may have it is not decided
+here but by the rule that knows the kind of caller, for example `hbone.control.attest_unix`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from hbone.ca.authority import AuthorityEnded, CertificateAuthority, Issued
+from hbone.ca.csr import MAX_REQUEST_BYTES, InvalidRequest, KeyKinds, check_request
+from hbone.ca.profile import DEFAULT_TTL_S, MAX_TTL_S, new_serial
+from hbone.control.journal import Journal, JournalFailed
+from hbone.errors import HboneError, PeerViolation
+from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+from hbone.identity.svid import wall_time
+from hbone.times import Clock, Rng
+
+log = logging.getLogger("hbone.control")
+
+Entitlement = Callable[[SpiffeId], str]
+"""Why a caller may not have an identity; empty if it may."""
+
+
+class NotEntitled(PeerViolation):
+    """The caller may not have the identity that it asks for."""
+
+
+class CannotSign(HboneError):
+    """The CA cannot sign now, whoever asks: it has ended, or its journal cannot be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRequest:
+    """As it arrived. `ttl_s` 0 or less asks for the default; `impersonated` empty: the CSR names the identity."""
+
+    csr: str
+    ttl_s: int = 0
+    impersonated: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueRules:
+    """What is granted. `keys`: the kinds of keys that are certified."""
+
+    default_ttl_s: float = DEFAULT_TTL_S
+    max_ttl_s: float = MAX_TTL_S
+    keys: KeyKinds = KeyKinds.P256
+
+
+class Issuer:
+    """Signs for whoever is entitled. `authority` gives the one in force now."""
+
+    def __init__(
+        self,
+        authority: Callable[[], CertificateAuthority],
+        *,
+        clock: Clock,
+        rng: Rng,
+        journal: Journal | None = None,
+        rules: IssueRules | None = None,
+    ) -> None:
+        self._authority = authority
+        self._clock = clock
+        self._rng = rng
+        self._journal = journal
+        self._rules = rules or IssueRules()
+
+    async def issue(self, request: CertificateRequest, *, caller: str, refusal: Entitlement) -> Issued:
+        """Raises NotEntitled, InvalidRequest, CannotSign; each is logged with its reason."""
+        try:
+            spiffe_id = _identity_asked_for(request)
+            why = refusal(spiffe_id)
+            if why:
+                raise NotEntitled(f"no certificate for {spiffe_id}", why=why, fix="ask as a user who may have it")
+            issued = self._sign(request, spiffe_id)
+            await self._record(issued, spiffe_id, caller)
+        except HboneError as error:
+            log.warning("certificate refused", extra={"caller": caller, "error": str(error)[:500]})
+            raise
+        return issued
+
+    def _sign(self, request: CertificateRequest, spiffe_id: SpiffeId) -> Issued:
+        ttl_s = request.ttl_s if request.ttl_s > 0 else self._rules.default_ttl_s
+        if ttl_s > self._rules.max_ttl_s:
+            raise InvalidRequest(
+                f"a lifetime of {ttl_s:g} s is too long", fix=f"ask for at most {self._rules.max_ttl_s:g} s"
+            )
+        key = check_request(request.csr, spiffe_id, keys=self._rules.keys)
+        try:
+            return self._authority().issue(
+                key, spiffe_id, ttl_s=ttl_s, now=self._clock.wall(), serial=new_serial(self._rng)
+            )
+        except AuthorityEnded as error:
+            raise CannotSign(error.what, why=error.why, fix=error.fix) from error
+
+    async def _record(self, issued: Issued, spiffe_id: SpiffeId, caller: str) -> None:
+        if self._journal is None:
+            return
+        leaf = issued.certificate
+        key = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        line: dict[str, str | float | None] = {
+            "event": "issued",
+            "at": self._clock.wall(),
+            "spiffe_id": str(spiffe_id),
+            "serial": f"{leaf.serial_number:x}",
+            "not_after": wall_time(leaf.not_valid_after_utc),
+            "key_sha256": sha256(key).hexdigest(),
+            "caller": caller,
+        }
+        try:
+            await asyncio.to_thread(self._journal.append, line)
+        except JournalFailed as error:
+            raise CannotSign(error.what, why=error.why, fix=error.fix) from error
+
+
+def _identity_asked_for(request: CertificateRequest) -> SpiffeId:
+    name = request.impersonated or _name_in(request.csr)
+    try:
+        return SpiffeId.parse(name)
+    except InvalidSpiffeId as error:
+        raise InvalidRequest(
+            "the request names no SPIFFE ID", why=error.what, fix="put one URI name into the certificate request"
+        ) from error
+
+
+def _name_in(csr: str) -> str:
+    """The one URI name of a CSR, empty if there is not exactly one. Its signature is checked before it is signed."""
+    if len(csr) > MAX_REQUEST_BYTES:
+        raise InvalidRequest(f"a certificate request of {len(csr)} characters", fix=f"send at most {MAX_REQUEST_BYTES}")
+    try:
+        names = x509.load_pem_x509_csr(csr.encode()).extensions
+        uris = names.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+            x509.UniformResourceIdentifier
+        )
+    except x509.ExtensionNotFound:
+        return ""
+    except (ValueError, TypeError, x509.DuplicateExtension) as error:
+        raise InvalidRequest(
+            "the certificate request cannot be read", why=str(error)[:200], fix="send one PEM CERTIFICATE REQUEST"
+        ) from error
+    return uris[0] if len(uris) == 1 else ""

@@ -1,0 +1,84 @@
+"""Configuration files on disk, read again when they change: a directory of manifests, or one file.
+
+An invalid state never replaces a valid one: its problems are kept for the operator, and said once, until the files
+are right again. Reading happens off the loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Final
+
+from hbone.discovery.model import MeshState
+from hbone.errors import HboneError, InvalidConfiguration, Problem
+
+log = logging.getLogger("hbone.control")
+
+DEBOUNCE_MS: Final = 100  # as istiod: an editor or a symlink swap makes several changes of one
+_POLL_MS = 1000
+_RETRY_S = 1.0
+
+Load = Callable[[Path], MeshState]
+"""Reads and parses everything; raises InvalidConfiguration with all problems."""
+
+
+class FilesWatch:
+    """Loads `path` once, and again after each change; `apply` puts what was loaded in force."""
+
+    def __init__(self, path: Path, load: Load, apply: Callable[[MeshState], object]) -> None:
+        self._path = path
+        self._load = load
+        self._apply = apply
+        self._problems: tuple[Problem, ...] = ()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with the files as they are now; empty while what they say is in force."""
+        return self._problems
+
+    async def load(self) -> None:
+        """Read now; raises InvalidConfiguration, with nothing changed."""
+        self._apply(await asyncio.to_thread(self._load, self._path))
+        self._problems = ()
+
+    async def reload(self) -> None:
+        """Read now; problems are kept, not raised."""
+        was_wrong = bool(self._problems)
+        try:
+            await self.load()
+        except InvalidConfiguration as error:
+            self._note(error.problems)
+        except (HboneError, OSError) as error:
+            self._note((Problem(what=str(error), fix="put the files back", file=str(self._path)),))
+        else:
+            log.info("manifests are right again" if was_wrong else "manifests read", extra={"path": str(self._path)})
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            async for _ in self._changes():
+                await self.reload()
+            await asyncio.sleep(_RETRY_S)  # the directory went away, or cannot be watched
+            await self.reload()
+
+    async def _changes(self) -> AsyncGenerator[None]:
+        from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]  # an optional import of anyio inside
+
+        # the directory of a single file is watched: editors replace files by renaming
+        watched = self._path if self._path.is_dir() else self._path.parent
+        for polling in (None, True):
+            with contextlib.suppress(OSError, RuntimeError):  # no inotify, or too many watches: look every second
+                async for _ in awatch(
+                    watched, debounce=DEBOUNCE_MS, step=20, poll_delay_ms=_POLL_MS, force_polling=polling
+                ):
+                    yield
+                    if not watched.is_dir():
+                        return
+
+    def _note(self, problems: tuple[Problem, ...]) -> None:
+        if problems != self._problems:
+            for problem in problems:
+                log.error("manifest not taken, the former state stays", extra={"problem": str(problem)})
+        self._problems = problems

@@ -1,0 +1,67 @@
+"""Which resources each node gets: the mesh's state, and what is published of it, kept in step.
+
+Every node gets every workload and service, as ztunnels do of istiod: a node must be able to answer for any address
+that a program here may call. Policies go first, so that a workload never arrives before what protects it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from hbone.discovery.catalogue import Catalogue, Resource
+from hbone.discovery.model import MeshState
+from hbone.discovery.resources import service_resource, workload_resource
+from hbone.discovery.store import Change, Source, Store, Update
+from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
+
+OnChange = Callable[[Change], None]
+
+SERVED_TYPES: Final = (AUTHORIZATION_TYPE, ADDRESS_TYPE)
+
+
+class Mesh:
+    """The state of the mesh in the process that publishes it. Changes go through here, never to `store` itself."""
+
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store or Store()
+        self.catalogues: Mapping[str, Catalogue] = {type_url: Catalogue(type_url) for type_url in SERVED_TYPES}
+        self._listeners: dict[object, OnChange] = {}
+        self.catalogues[ADDRESS_TYPE].update(
+            [
+                *(workload_resource(workload) for workload in self.store.workloads()),
+                *(service_resource(service) for service in self.store.services()),
+            ]
+        )
+
+    def apply(self, update: Update, source: Source) -> Change:
+        """One change of one source, in force and published when this returns."""
+        return self._publish(self.store.apply(update, source))
+
+    def replace_all(self, source: Source, state: MeshState) -> Change:
+        """`state` is all that `source` says from now on; only differences are published."""
+        return self._publish(self.store.replace_all(source, state))
+
+    def on_change(self, call: OnChange) -> Callable[[], object]:
+        """`call` after each change, in the order of changes. Returns what ends it."""
+        key = object()
+        self._listeners[key] = call
+        return lambda: self._listeners.pop(key, None)
+
+    def _publish(self, change: Change) -> Change:
+        if not change:
+            return change
+        changed: list[Resource] = []
+        removed: list[str] = []
+        for one in change.workloads:
+            if one.after is not None:
+                changed.append(workload_resource(one.after))
+            elif one.before is not None:
+                removed.append(one.before.uid)
+        for two in change.services:
+            if two.after is not None:
+                changed.append(service_resource(two.after))
+            elif two.before is not None:
+                removed.append(two.before.key)
+        self.catalogues[ADDRESS_TYPE].update(changed, removed)
+        for call in tuple(self._listeners.values()):
+            call(change)
+        return change

@@ -1,0 +1,147 @@
+"""Holding a registration: the client of `hbone.control.v1.Registry`.
+
+    async with Registration(endpoint, wish, rng) as registration:
+        registration.granted.addresses …
+
+It is lost with the connection, and taken again, under the same name and addresses, when the control plane is back.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from typing import Self
+
+from grpclib.client import Stream
+
+from hbone.addr import IpAddress, parse_ip
+from hbone.control.backoff import reconnect_after
+from hbone.control.channel import Endpoint, calling
+from hbone.control.registry import Wish
+from hbone.errors import HboneError, Unreachable
+from hbone.identity.spiffe import SpiffeId
+from hbone.net.tasks import Tasks
+from hbone.proto.control_grpc import RegistryStub
+from hbone.proto.control_pb2 import RegisterRequest, RegisterResponse
+from hbone.times import Rng
+
+log = logging.getLogger("hbone.control")
+
+RegisterStream = Stream[RegisterRequest, RegisterResponse]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """What a registration got. `hostnames` of its services, in the order of the wish."""
+
+    uid: str
+    name: str
+    addresses: tuple[IpAddress, ...]
+    spiffe_id: SpiffeId
+    hostnames: tuple[str, ...]
+
+
+class Registration:
+    """A lease that is kept for as long as the context lasts."""
+
+    def __init__(self, endpoint: Endpoint, wish: Wish, rng: Rng, *, deadline_s: float = 10.0) -> None:
+        self._endpoint = endpoint
+        self._wish = wish
+        self._rng = rng
+        self._deadline_s = deadline_s
+        self._tasks = Tasks("registration")
+        self._first: asyncio.Future[Granted] | None = None
+        self._granted: Granted | None = None
+        self._held = False
+
+    @property
+    def granted(self) -> Granted:
+        """What we have; stays the same when the registration is taken again."""
+        assert self._granted is not None, "entered"  # noqa: S101 - the context gives it
+        return self._granted
+
+    @property
+    def held(self) -> bool:
+        """Whether the control plane knows of us now."""
+        return self._held
+
+    async def __aenter__(self) -> Self:
+        """Raises Unreachable, or ControlRefused with the control plane's reason."""
+        self._first = asyncio.get_running_loop().create_future()
+        self._tasks.start(self._run(self._first), name=f"{self._wish.namespace}/{self._wish.service_account}")
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._first
+        except TimeoutError as error:
+            await self._tasks.close()
+            raise Unreachable(
+                f"the control plane at {self._endpoint} did not answer", why=f"not within {self._deadline_s:g} s"
+            ) from error
+        except BaseException:
+            await self._tasks.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.close()
+
+    async def _run(self, first: asyncio.Future[Granted]) -> None:
+        failures = 0
+        said = ""
+        while True:
+            try:
+                async with calling(self._endpoint) as channel:
+                    opened = RegistryStub(channel).Register.open(metadata=dict(self._endpoint.metadata()))
+                    async with opened as stream:
+                        await self._hold(stream, first)
+                error: HboneError = Unreachable(f"the control plane at {self._endpoint} ended the registration")
+            except HboneError as caught:
+                error = caught
+            if not first.done():
+                first.set_exception(error)  # the caller must know; later failures mend themselves
+                return
+            if self._held:
+                failures, said = 0, ""
+            else:
+                failures += 1
+            if said != str(error):
+                log.warning("registration lost", extra={"workload": self.granted.uid, "error": str(error)})
+                said = str(error)
+            self._held = False
+            await asyncio.sleep(reconnect_after(failures, self._rng))
+
+    async def _hold(self, stream: RegisterStream, first: asyncio.Future[Granted]) -> None:
+        await stream.send_message(_request(self._wish))
+        while (response := await stream.recv_message()) is not None:
+            granted = _granted(response)
+            self._wish = replace(self._wish, name=granted.name, addresses=granted.addresses)
+            self._granted, self._held = granted, True
+            if not first.done():
+                first.set_result(granted)
+            else:
+                log.info("registered again", extra={"workload": granted.uid})
+
+
+def _request(wish: Wish) -> RegisterRequest:
+    request = RegisterRequest(
+        name=wish.name,
+        namespace=wish.namespace,
+        service_account=wish.service_account,
+        addresses=[str(ip) for ip in wish.addresses],
+        hbone_port=wish.hbone_port,
+        node=wish.node,
+    )
+    for service in wish.services:
+        message = request.services.add(hostname=service.hostname)
+        for port, target in service.ports.items():
+            message.ports.add(service_port=port, target_port=target)
+    return request
+
+
+def _granted(response: RegisterResponse) -> Granted:
+    return Granted(
+        uid=response.uid,
+        name=response.name,
+        addresses=tuple(parse_ip(text) for text in response.addresses),
+        spiffe_id=SpiffeId.parse(response.spiffe_id),
+        hostnames=tuple(response.hostnames),
+    )

@@ -1,0 +1,108 @@
+"""`hbone.control.v1.Registry`: a lease for as long as the stream lives, so that a killed program leaves no workload."""
+
+import logging
+from collections.abc import Iterable
+
+from grpclib.const import Status
+from grpclib.server import Stream
+
+from hbone.addr import InvalidAddress, parse_ip
+from hbone.control.attest_unix import UnixAccess
+from hbone.control.publish import Mesh
+from hbone.control.registry import (
+    Conflict,
+    Holder,
+    Lease,
+    OverLimit,
+    RegistrationRefused,
+    Registry,
+    ServiceWish,
+    Wish,
+)
+from hbone.control.rpc import Caller, Refusal, answer, receive
+from hbone.discovery.store import Source
+from hbone.proto.control_grpc import RegistryBase
+from hbone.proto.control_pb2 import RegisterRequest, RegisterResponse
+from hbone.proto.control_pb2 import Service as ServiceMessage
+
+log = logging.getLogger("hbone.control")
+
+_MAX_REQUEST_BYTES = 256 * 1024
+
+RegisterStream = Stream[RegisterRequest, RegisterResponse]
+
+
+class RegistryService(RegistryBase):
+    """For one caller."""
+
+    def __init__(self, registry: Registry, mesh: Mesh, access: UnixAccess, caller: Caller) -> None:
+        self._registry = registry
+        self._mesh = mesh
+        self._access = access
+        self._holder = Holder(uid=caller.uid, label=str(caller), trusted=access.is_trusted(caller.uid))
+
+    async def Register(self, stream: RegisterStream) -> None:
+        lease: Lease | None = None
+        try:
+            while True:
+                request = await receive(stream, RegisterRequest, max_bytes=_MAX_REQUEST_BYTES)
+                if request is None:
+                    return
+                lease = self._register(request, lease)
+                await answer(stream, _response(lease))
+        finally:
+            if lease is not None:
+                self._mesh.apply(self._registry.release(lease), Source.REGISTRATIONS)
+                log.info("registration ended", extra={"workload": lease.workload.uid})
+
+    def _register(self, request: RegisterRequest, lease: Lease | None) -> Lease:
+        try:
+            wish = _wish(request)
+            why = self._access.refusal(self._holder.uid, self._registry.identity(wish))
+            if why:
+                raise Refusal(Status.PERMISSION_DENIED, "the registration is refused", why=why)
+            granted, update = self._registry.register(wish, self._holder, instead_of=lease)
+        except Conflict as error:
+            raise Refusal(Status.ALREADY_EXISTS, error.what, why=error.why, fix=error.fix) from error
+        except OverLimit as error:
+            raise Refusal(Status.RESOURCE_EXHAUSTED, error.what, why=error.why, fix=error.fix) from error
+        except (RegistrationRefused, InvalidAddress) as error:
+            raise Refusal(Status.INVALID_ARGUMENT, error.what, why=error.why, fix=error.fix) from error
+        self._mesh.apply(update, Source.REGISTRATIONS)
+        log.info("registered", extra={"workload": granted.workload.uid, "caller": self._holder.label})
+        return granted
+
+
+def _wish(request: RegisterRequest) -> Wish:
+    return Wish(
+        namespace=request.namespace,
+        service_account=request.service_account,
+        name=request.name,
+        addresses=tuple(parse_ip(text) for text in request.addresses),
+        hbone_port=_port(request.hbone_port),
+        services=tuple(_services(request.services)),
+        node=request.node,
+    )
+
+
+def _services(services: Iterable[ServiceMessage]) -> Iterable[ServiceWish]:
+    for service in services:
+        ports = {port.service_port: port.target_port or port.service_port for port in service.ports}
+        yield ServiceWish(hostname=service.hostname, ports=ports)
+
+
+def _port(number: int) -> int:
+    if number > 65535:
+        raise RegistrationRefused(f"{number} is not a port", fix="write a number from 1 to 65535")
+    return number
+
+
+def _response(lease: Lease) -> RegisterResponse:
+    workload = lease.workload
+    return RegisterResponse(
+        uid=workload.uid,
+        name=workload.name,
+        addresses=[str(ip) for ip in workload.addresses],
+        spiffe_id=str(workload.identity),
+        hostnames=[service.hostname for service in lease.services],
+    )

@@ -1,0 +1,185 @@
+"""Which certificate to ask for next, and what is known of each meanwhile. Decides; `hbone.control.renew` asks.
+
+Every identity is in one of four states. A certificate that is valid keeps serving whatever happens to its renewal;
+the state is `Unavailable` only where there is none to serve.
+
+    Initialising ──issued──> Available <──issued── Unavailable
+         └──failed──> Unavailable      │
+                           ▲           └─ its end passes without a successor: Expired, which a
+                           └───────────── caller's need or the next retry leads out of
+
+Requests wait in the order of (priority, due time); at most `MAX_CONCURRENT` are out at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from hbone.control.credentials import Credentials
+from hbone.errors import HboneError
+from hbone.identity.rotation import has_ended, renew_at, retry_after
+from hbone.identity.spiffe import SpiffeId
+from hbone.times import Clock, Instant, Rng, WallTime
+
+MAX_CONCURRENT = 8  # as ztunnel: a restarted node must not hold a CA under hundreds of requests at once
+
+
+class Priority(IntEnum):
+    """How urgently a certificate is needed; the lesser goes first."""
+
+    REAL_TIME = 0
+    WARM_UP = 1
+    BACKGROUND = 2
+
+
+class State(Enum):
+    INITIALISING = "Initialising"
+    AVAILABLE = "Available"
+    UNAVAILABLE = "Unavailable"
+    EXPIRED = "Expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityView:
+    """One identity as the operator sees it. `failing` is why the last attempt to renew failed, empty if it did not."""
+
+    spiffe_id: SpiffeId
+    state: State
+    serial: int | None
+    not_after: WallTime | None
+    renewal_in_s: float
+    attempts_failed: int
+    failing: str
+
+
+class _Entry:
+    __slots__ = ("credentials", "due", "error", "failures", "priority", "requested")
+
+    def __init__(self, due: Instant, priority: Priority) -> None:
+        self.credentials: Credentials | None = None
+        self.error: HboneError | None = None
+        self.due = due
+        self.priority = priority
+        self.failures = 0
+        self.requested = False
+
+    def state(self, wall: WallTime) -> State:
+        if self.credentials is not None:
+            return State.EXPIRED if has_ended(self.credentials.svid, wall) else State.AVAILABLE
+        return State.INITIALISING if self.error is None else State.UNAVAILABLE
+
+
+class Renewals:
+    """All identities that this process needs."""
+
+    def __init__(self, clock: Clock, rng: Rng) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._entries: dict[SpiffeId, _Entry] = {}
+        self._out = 0
+
+    def __contains__(self, spiffe_id: object) -> bool:
+        return spiffe_id in self._entries
+
+    def need(self, spiffe_id: SpiffeId, priority: Priority) -> None:
+        """This identity is needed, so urgently. What is due later, or less urgently, is moved forward only where
+        there is nothing valid to serve; a failure's waiting time is kept, so that callers cannot storm the CA."""
+        entry = self._entries.get(spiffe_id)
+        if entry is None:
+            self._entries[spiffe_id] = _Entry(self._clock.now(), priority)
+            return
+        state = entry.state(self._clock.wall())
+        if state is not State.AVAILABLE:
+            entry.priority = min(entry.priority, priority)
+        if state is State.EXPIRED and not entry.failures:
+            entry.due = min(entry.due, self._clock.now())  # the machine slept through the renewal
+
+    def forget(self, spiffe_id: SpiffeId) -> None:
+        """Nobody needs it any more. What is on its way is thrown away when it arrives."""
+        self._entries.pop(spiffe_id, None)
+
+    def credentials(self, spiffe_id: SpiffeId) -> Credentials | None:
+        """What is valid now, None if there is nothing."""
+        entry = self._entries.get(spiffe_id)
+        if entry is None or entry.state(self._clock.wall()) is not State.AVAILABLE:
+            return None
+        return entry.credentials
+
+    def all_credentials(self) -> Mapping[SpiffeId, Credentials]:
+        """Whatever is valid now."""
+        found = ((spiffe_id, self.credentials(spiffe_id)) for spiffe_id in self._entries)
+        return {spiffe_id: credentials for spiffe_id, credentials in found if credentials is not None}
+
+    def failure(self, spiffe_id: SpiffeId) -> HboneError | None:
+        """Why the last attempt failed; None while it is not known to have."""
+        entry = self._entries.get(spiffe_id)
+        return None if entry is None else entry.error
+
+    def take_due(self) -> list[SpiffeId]:
+        """What to ask for now. Each must be followed by `issued` or `failed`."""
+        now = self._clock.now()
+        waiting = [
+            (entry.priority, entry.due, spiffe_id)
+            for spiffe_id, entry in self._entries.items()
+            if not entry.requested and entry.due <= now
+        ]
+        taken = [spiffe_id for _, _, spiffe_id in sorted(waiting)[: MAX_CONCURRENT - self._out]]
+        for spiffe_id in taken:
+            self._entries[spiffe_id].requested = True
+        self._out += len(taken)
+        return taken
+
+    def next_due(self) -> Instant | None:
+        """When `take_due` has something to give; None: not before something else happens."""
+        if self._out >= MAX_CONCURRENT:
+            return None
+        return min((entry.due for entry in self._entries.values() if not entry.requested), default=None)
+
+    def issued(self, spiffe_id: SpiffeId, credentials: Credentials) -> bool:
+        """It came; False if nobody needs it any more."""
+        entry = self._returned(spiffe_id)
+        if entry is None:
+            return False
+        entry.credentials, entry.error, entry.failures = credentials, None, 0
+        entry.priority = Priority.BACKGROUND
+        at = renew_at(credentials.svid, self._rng.uniform(-1.0, 1.0))
+        # a certificate that is past its half-life already, from a CA near its own end, must not be asked for in a loop
+        wait_s = max(at - self._clock.wall(), retry_after(0, self._rng))
+        entry.due = Instant(self._clock.now() + wait_s)
+        return True
+
+    def failed(self, spiffe_id: SpiffeId, error: HboneError) -> float:
+        """It did not come: seconds until the next attempt, 0 if nobody needs it any more."""
+        entry = self._returned(spiffe_id)
+        if entry is None:
+            return 0.0
+        wait_s = retry_after(entry.failures, self._rng)
+        entry.failures += 1
+        entry.error = error
+        if entry.credentials is not None:  # once more at its end, if that is before
+            left_s = entry.credentials.svid.not_after - self._clock.wall()
+            wait_s = min(wait_s, left_s) if left_s > 0 else wait_s
+        entry.due = Instant(self._clock.now() + wait_s)
+        return wait_s
+
+    def views(self) -> tuple[IdentityView, ...]:
+        now, wall = self._clock.now(), self._clock.wall()
+        return tuple(
+            IdentityView(
+                spiffe_id=spiffe_id,
+                state=entry.state(wall),
+                serial=entry.credentials.svid.serial if entry.credentials else None,
+                not_after=entry.credentials.svid.not_after if entry.credentials else None,
+                renewal_in_s=max(0.0, entry.due - now),
+                attempts_failed=entry.failures,
+                failing=str(entry.error) if entry.error else "",
+            )
+            for spiffe_id, entry in self._entries.items()
+        )
+
+    def _returned(self, spiffe_id: SpiffeId) -> _Entry | None:
+        self._out -= 1
+        entry = self._entries.get(spiffe_id)
+        if entry is not None:
+            entry.requested = False
+        return entry

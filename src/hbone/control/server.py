@@ -1,0 +1,77 @@
+"""The control plane's listener: identities, discovery and registration on one Unix socket.
+
+    server = ControlServer(plane)
+    await server.start(ControlSocket.listen(path))
+    …
+    await server.close()
+
+Who calls is what the kernel says of the other end (`hbone.control.rpc.Caller`); nothing that a caller sends can
+change it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hbone.control.ads_service import DiscoveryService, Subscribers, SubscriberView
+from hbone.control.attest_unix import UnixAccess
+from hbone.control.ca_service import CertificateService
+from hbone.control.issue import Issuer
+from hbone.control.publish import Mesh
+from hbone.control.registry import Lease, Registry
+from hbone.control.registry_service import RegistryService
+from hbone.control.rpc import Caller, RpcServer, Servable
+from hbone.control.unixsocket import ControlSocket
+from hbone.times import Clock
+
+log = logging.getLogger("hbone.control")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlane:
+    """What is served, and to whom."""
+
+    issuer: Issuer
+    mesh: Mesh
+    registry: Registry
+    access: UnixAccess
+    clock: Clock
+
+
+class ControlServer:
+    """Serves a control plane to this machine."""
+
+    def __init__(self, plane: ControlPlane, *, max_connections: int = 1024) -> None:
+        self._plane = plane
+        self._subscribers = Subscribers(plane.mesh, plane.clock)
+        self._rpc = RpcServer(self._services, max_connections=max_connections)
+        self._socket: ControlSocket | None = None
+
+    async def start(self, listening: ControlSocket) -> None:
+        """Serve on a socket that is ours from now on."""
+        self._socket = listening
+        await self._rpc.start(listening.sock)
+        log.info("control plane listens", extra={"socket": str(listening.path)})
+
+    async def close(self) -> None:
+        """End every stream and take the socket away. Leases end with their streams."""
+        await self._rpc.close()
+        self._subscribers.close()
+        listening, self._socket = self._socket, None
+        if listening is not None:
+            listening.close()
+
+    def subscribers(self) -> tuple[SubscriberView, ...]:
+        """Every connected subscriber: what it was sent, acknowledged and refused."""
+        return self._subscribers.views()
+
+    def leases(self) -> tuple[Lease, ...]:
+        return self._plane.registry.leases()
+
+    def _services(self, caller: Caller) -> Sequence[Servable]:
+        plane = self._plane
+        return (
+            CertificateService(plane.issuer, plane.access, caller),
+            DiscoveryService(self._subscribers, plane.access, caller),
+            RegistryService(plane.registry, plane.mesh, plane.access, caller),
+        )

@@ -1,0 +1,128 @@
+"""The control socket as a file: one owner at a time, never taken from a living server, open to whom it should be."""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Self
+
+from hbone.errors import UsageError
+
+_MAX_PATH_BYTES = 107  # sizeof(sun_path) less the final zero (unix(7))
+_BACKLOG = 128
+_CONNECT_TIMEOUT_S = 1.0
+
+OWNER_ONLY = 0o600
+EVERYONE = 0o666  # who may have what is then decided by peer credentials
+
+
+class ControlSocket:
+    """A bound, listening Unix socket and the lock that makes it ours. `close` takes both away."""
+
+    def __init__(self, sock: socket.socket, path: Path, lock: int) -> None:
+        self.sock = sock
+        self.path = path
+        self._lock = lock
+        self._inode = path.stat().st_ino
+
+    @classmethod
+    def listen(cls, path: Path, *, mode: int = OWNER_ONLY) -> Self:
+        """Bind; a socket file that nobody answers on is removed first. Raises UsageError.
+
+        The lock file beside it settles who is the owner when two start at once; it stays behind, empty.
+        """
+        if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+            raise UsageError(
+                f"the path of the control socket is too long: {path}",
+                why=f"the system allows {_MAX_PATH_BYTES} bytes",
+                fix="give a shorter --state-dir",
+            )
+        _make_directory(path.parent)
+        lock = _take_lock(path)
+        try:
+            _remove_stale(path)
+            return cls(_bind(path, mode), path, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def close(self) -> None:
+        try:
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass  # somebody tidied up
+        self.sock.close()
+        os.close(self._lock)
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise UsageError(
+            f"the directory {directory} of the control socket cannot be made",
+            why=error.strerror or str(error),
+            fix="give another --state-dir",
+        ) from error
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise UsageError(
+            f"everybody may write to {directory}, so anybody could put another control socket in its place",
+            fix=f"chmod o-w {directory}",
+        )
+
+
+def _take_lock(path: Path) -> int:
+    name = path.with_name(path.name + ".lock")
+    try:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"{name} cannot be opened", why=error.strerror or str(error)) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise _taken(path) from error
+    return lock
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise UsageError(f"{path} is not a socket", fix="move it away, or give another --state-dir")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CONNECT_TIMEOUT_S)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # a full backlog, say: somebody is there
+                raise _taken(path) from error
+            return
+    raise _taken(path)
+
+
+def _bind(path: Path, mode: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(str(path))
+        path.chmod(mode)  # before listen: until then nobody can connect
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise UsageError(f"cannot listen on {path}", why=error.strerror or str(error)) from error
+    return sock
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(
+        f"another process serves {path}", why="`hbone up` runs already", fix="stop it, or give another --state-dir"
+    )

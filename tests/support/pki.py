@@ -42,7 +42,7 @@ class Sheet:
     more: tuple[x509.Extension[Any], ...] = ()
 
 
-AUTHORITY = Sheet(ca=True, usage=("key_cert_sign", "crl_sign"), extended=None)
+AUTHORITY = Sheet(ca=True, usage=("key_cert_sign", "crl_sign"), extended=None, ends_h=24)
 
 
 @dataclass

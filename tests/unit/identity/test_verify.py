@@ -336,8 +336,13 @@ def test_one_changed_byte_never_passes_and_never_raises_anything_else(which: int
     raw[place] = value
     try:
         changed = x509.load_der_x509_certificate(bytes(raw))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return  # OpenSSL would not have let it come so far
+    if (changed.tbs_certificate_bytes, changed.signature) == (
+        CHAIN[which].tbs_certificate_bytes,
+        CHAIN[which].signature,
+    ):
+        return  # another spelling around the same statement and signature (a bit string's count of unused bits)
     chain = (changed, CHAIN[1]) if which == 0 else (CHAIN[0], changed)
     with pytest.raises(PeerRejected):
         judge(chain)

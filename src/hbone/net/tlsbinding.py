@@ -5,6 +5,7 @@ for bulk), and a verify callback that may choose the alert. `NATIVE` says whethe
 `hbone.net.tls` works without, only slower and with a coarser alert.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -118,7 +119,10 @@ def _presented(store_context: Any) -> list[x509.Certificate]:
         owned = [crypto.X509._from_raw_x509_ptr(pointer) for pointer in raw]  # pyright: ignore[reportPrivateUsage]
     finally:
         lib.sk_X509_free(stack)
-    return [certificate.to_cryptography() for certificate in owned]
+    with warnings.catch_warnings():
+        # a serial number below 1, say: a peer must not be able to write warnings to our standard error
+        warnings.simplefilter("error")
+        return [certificate.to_cryptography() for certificate in owned]
 
 
 def verify_text(error: int) -> str:

@@ -336,7 +336,7 @@ def test_one_changed_byte_never_passes_and_never_raises_anything_else(which: int
     raw[place] = value
     try:
         changed = x509.load_der_x509_certificate(bytes(raw))
-    except (ValueError, x509.InvalidVersion):
+    except (ValueError, x509.InvalidVersion, UserWarning):
         return  # OpenSSL would not have let it come so far
     if (changed.tbs_certificate_bytes, changed.signature) == (
         CHAIN[which].tbs_certificate_bytes,

@@ -74,7 +74,8 @@ class IncomingFrames(SendingSide):
             raise _violation(ErrorCode.PROTOCOL_ERROR, f"{name} on stream {stream_id}", stream_id=stream_id)
         if _SIZES.get(kind, length) != length:
             raise _violation(ErrorCode.FRAME_SIZE_ERROR, f"{name} of {length} bytes", stream_id=stream_id)
-        if stream_id and kind != frames.PRIORITY and self._is_idle(stream_id):
+        # PRIORITY may name an idle stream; CONTINUATION goes with HEADERS that were judged.
+        if stream_id and kind not in {frames.PRIORITY, frames.CONTINUATION} and self._is_idle(stream_id):
             fresh = kind == frames.HEADERS and self.role is Role.SERVER and stream_id & 1
             if not fresh:
                 raise _violation(ErrorCode.PROTOCOL_ERROR, f"{name} on idle stream {stream_id}", stream_id=stream_id)

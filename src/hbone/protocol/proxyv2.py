@@ -7,7 +7,6 @@ from struct import Struct
 from typing import Final
 
 from hbone.addr import SocketAddress
-from hbone.errors import UsageError
 from hbone.identity.spiffe import SpiffeId
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -30,8 +29,6 @@ def proxy_header(source: SocketAddress, destination: SocketAddress, identity: Sp
         family = _FAMILIES[source.ip.version]
         body = source.ip.packed + destination.ip.packed + _PORTS.pack(source.port, destination.port)
     if identity is not None:
-        text = str(identity).encode()
+        text = str(identity).encode()  # at most 2048 bytes: SpiffeId.parse sees to it
         body += _TLV_HEAD.pack(AUTHORITY_TLV, len(text)) + text
-    if len(body) > 0xFFFF:
-        raise UsageError(f"a PROXY header of {len(body)} bytes", fix="use identities of at most 2048 bytes")
     return _HEAD.pack(SIGNATURE, PROXY_COMMAND, family, len(body)) + body

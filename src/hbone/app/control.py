@@ -50,6 +50,11 @@ class Control:
         """Where the CA's files are: plugged-in ones, or our own in the state directory."""
         return self.settings.ca or self._state / "ca"
 
+    @property
+    def journal_path(self) -> Path:
+        """The audit log of what was issued."""
+        return self._state / "issued.jsonl"
+
     async def __aenter__(self) -> Self:
         settings, clock, rng = self.settings, SystemClock(), system_rng()
         await self.files.load()
@@ -60,7 +65,7 @@ class Control:
             _make_private(self._state)
             authority = cadir.load_or_create(self.ca_directory, trust_domain, clock=clock, rng=rng)
         rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s)
-        journal = Journal.open(self._state / "issued.jsonl")
+        journal = Journal.open(self.journal_path)
         self.issuer = Issuer(lambda: authority, clock=clock, rng=rng, journal=journal, rules=rules)
         registry = Registry(self.mesh.store, trust_domain, network=settings.network, cluster_id=settings.cluster_id)
         access = UnixAccess(trust_domain=trust_domain, owner_uid=os.getuid())

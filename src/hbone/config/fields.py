@@ -183,6 +183,8 @@ def _listen_or_off(value: object) -> TcpListen | UnixListen | InheritedListen | 
     kept = _or_off(value)
     if kept is None or isinstance(kept, _LISTEN_TYPES):
         return kept
+    if not isinstance(kept, str | int):
+        raise HboneError("not text", fix="write one listener, as 127.0.0.1:15080")
     return parse_listen(str(kept))
 
 

@@ -10,7 +10,6 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Generic, TypeVar, cast
 
-import yaml
 from pydantic import ValidationError
 
 from hbone.config.catalogue import SettingField, settings_of
@@ -154,12 +153,12 @@ def _read_environment(given: _Given[S]) -> None:
     for found in settings_from(given.environment, given.model, in_file):
         value: object = found.text
         if found.field.is_list:
-            try:
-                value = yaml.load(found.text, Loader=yaml.CSafeLoader)
-            except yaml.YAMLError:
+            inner = read_tree(f"list: {found.text}", found.variable)
+            if inner.problems:
                 fix = "write a list as in the file: [{...}, {...}]"
                 given.problems.append(Problem(what="not a list", fix=fix, field=f"${found.variable}"))
                 continue
+            value = inner.values.get("list")
         _put(given.values, found.field.path, value)
         given.origins[found.field.dotted] = Origin(OriginKind.ENVIRONMENT, f"${found.variable}")
 

@@ -24,7 +24,8 @@ def test_a_dedicated_and_a_shared_node_need_little() -> None:
     ("settings", "expected"),
     [
         ({"mode": "dedicated"}, ["workload"]),
-        ({"mode": "shared"}, ["manifests"]),
+        ({"mode": "shared"}, []),
+        ({"mode": "shared", "ca": "ca"}, ["manifests"]),
         ({**SHARED, **DEDICATED, "mode": "shared"}, ["workload"]),
         ({**SHARED, "ca": "ca", "control_socket": "/x"}, ["control_socket"]),
         ({**SHARED, "forwards": [{"listen": "127.0.0.1:1", "to": "a:1"}]}, ["forwards[0].as"]),

@@ -1,8 +1,11 @@
 """Files, environment and flags become settings, or problems with their places."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hbone.addr import HostPort
 from hbone.config.load import DEFAULT, Flag, OriginKind, SettingsFile, load_control, load_node
@@ -93,6 +96,11 @@ def test_a_key_like_nothing_known_is_told_what_is_known() -> None:
         ("forwards: [{listen: 127.0.0.1:0, to: a:1, as: cart}]", "forwards[0].as", "1 parts", "shop/cart"),
         ("exposes: [{workload: a/b, port: 70000, to: a:1}]", "exposes[0].port", "too large", "65535 or less"),
         ("logging: {access_log: xml}", "logging.access_log", "'xml' is not a choice", "'json'"),
+        ("logging: {log_level: 5}", "logging.log_level", "5 is not text", "quotes"),
+        ("listeners: {inbound: [a]}", "listeners.inbound", "not text", "127.0.0.1"),
+        ("network: {a: b}", "network", "a section is not text", "quotes"),
+        ("forwards: [{listen: [a], to: a:1, as: a/b}]", "forwards[0].listen", "is not text", "quotes"),
+        ("trust_domain: 5", "trust_domain", "5 is not text", "quotes"),
         ("logging: {log_level: loud}", "logging.log_level", "'loud' is not a log level", "debug"),
         ("frames: {max_pings: 5}", "frames.max_pings", "5 is not a rate", "50/s burst 200"),
         ("manifests: [a]", "manifests", "not a path", "path"),
@@ -125,11 +133,11 @@ def test_a_wrong_variable_and_a_wrong_flag_are_named_as_they_were_given() -> Non
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ("a: [", 2, "not YAML"),
-        ("a: b: c", 1, "not YAML"),
+        ("a: [", 2, "not valid YAML"),
+        ("a: b: c", 1, "not valid YAML"),
         ("- a", 1, "not a mapping"),
-        ("a: \x01", None, "not YAML"),
-        ("--- {}\n--- {}", 2, "not YAML"),
+        ("a: \x01", 1, "not valid YAML"),
+        ("[" * 100_000, 1, "nested deeper"),
         ("x" * (1 << 20) + "y", None, "larger than 1 MiB"),
     ],
 )
@@ -139,26 +147,48 @@ def test_a_file_that_cannot_be_read_is_told_once(text: str, line: int | None, wh
     assert what in problem.what
 
 
-def test_aliases_cannot_multiply_without_end() -> None:
+@pytest.mark.parametrize("levels", ["abcd", "abcdefgh"])
+def test_aliases_cannot_multiply_without_end(levels: str) -> None:
     text = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "\n".join(
-        f"{name}: &{name} [{','.join([f'*{above}'] * 10)}]" for above, name in zip("abcdef", "bcdefg", strict=True)
+        f"{name}: &{name} [{','.join([f'*{above}'] * 30)}]" for above, name in pairwise(levels)
     )
-    assert "more than" in only(text).what
+    assert "values" in only(text).what
 
 
 def test_a_key_given_twice_is_told_with_both_lines() -> None:
     problem = only(SHARED + "network: a\nnetwork: b\n")
-    assert (problem.line, problem.what) == (3, "'network' is given twice, first in line 2")
+    assert (problem.line, problem.what) == (3, "the key 'network' is there twice, first in line 2")
 
 
 def test_a_file_is_not_needed() -> None:
     assert load_node(None, {"PROXY_WORKLOAD_INFO": "shop/cart-0/cart"}).settings.mode == "dedicated"
 
 
-def test_nothing_at_all_is_told_what_is_needed() -> None:
+def test_a_node_with_a_ca_of_its_own_is_told_that_it_knows_no_workloads() -> None:
     with pytest.raises(InvalidConfiguration) as caught:
-        load_node()
+        load_node(None, {"HBONE_CA": "ca"})
     assert "manifests: DIRECTORY" in str(caught.value)
+
+
+def test_settings_are_one_document() -> None:
+    assert only(SHARED + "---\nnetwork: x\n").what == "a second document"
+
+
+@pytest.mark.parametrize("text", ["5: x", "network: !Exact x", "a b: x", "? [a]\n: b", "network: {a: {b: {c: d}}}"])
+def test_odd_yaml_is_told_as_a_mistake_and_never_a_failure_of_ours(text: str) -> None:
+    assert problems(SHARED + text)
+
+
+def test_an_unknown_key_that_is_almost_one_of_another_section_is_told_which() -> None:
+    assert only(SHARED + "timeouts: {sock: off}\n").fix == "write listeners.socks"
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_loading_fail_but_with_its_own_error(text: str) -> None:
+    try:
+        load_node(file(text), {"HBONE_FORWARDS": text})
+    except InvalidConfiguration as error:
+        assert error.problems
 
 
 def test_a_list_can_come_from_the_environment() -> None:

@@ -1,7 +1,7 @@
 """Certificates from a CA over gRPC: Istio's `CreateCertificate`, with a key that is made here and stays here."""
 
 from hbone.ca.csr import new_request
-from hbone.control.channel import Endpoint, calling
+from hbone.control.channel import Endpoint, calling, opened
 from hbone.control.credentials import Credentials, credentials_from
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.clock import new_key
@@ -26,8 +26,8 @@ class CaClient:
         request = IstioCertificateRequest(csr=new_request(key, spiffe_id), validity_duration=int(self._ttl_s))
         request.metadata[IMPERSONATED] = str(spiffe_id)
         async with calling(self._endpoint) as channel:
-            stub = IstioCertificateServiceStub(channel)
-            response = await stub.CreateCertificate(
-                request, timeout=self._deadline_s, metadata=dict(self._endpoint.metadata())
-            )
-        return credentials_from(response.cert_chain, key, spiffe_id)
+            create = IstioCertificateServiceStub(channel).CreateCertificate
+            async with opened(create, self._endpoint, timeout_s=self._deadline_s) as stream:
+                await stream.send_message(request, end=True)
+                response = await stream.recv_message()
+        return credentials_from(response.cert_chain if response is not None else (), key, spiffe_id)

@@ -4,16 +4,19 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
-from grpclib.client import Channel
+from grpclib.client import Channel, ServiceMethod, Stream
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 from hbone.errors import HboneError, Unreachable
+
+_Request = TypeVar("_Request")
+_Reply = TypeVar("_Reply")
 
 _PASSING = frozenset(
     {Status.UNAVAILABLE, Status.CANCELLED, Status.DEADLINE_EXCEEDED, Status.UNKNOWN, Status.INTERNAL, Status.ABORTED}
@@ -56,6 +59,22 @@ class UnixEndpoint:
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+@asynccontextmanager
+async def opened(
+    method: ServiceMethod[_Request, _Reply], endpoint: Endpoint, *, timeout_s: float | None = None
+) -> AsyncGenerator[Stream[_Request, _Reply]]:
+    """A call whose request is on its way; the messages are the caller's.
+
+    grpclib waits for ever on a connection that was lost after it was made and before the stream was known to it: a
+    server that is stopping, or full. Looking once when the stream is known closes that gap.
+    """
+    async with method.open(timeout=timeout_s, metadata=dict(endpoint.metadata())) as stream:
+        await stream.send_request()
+        if stream._stream.connection.is_closing():  # pyright: ignore[reportPrivateUsage]
+            raise StreamTerminatedError("the connection was closed at once")
+        yield stream
 
 
 @asynccontextmanager

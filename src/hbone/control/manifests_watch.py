@@ -66,16 +66,25 @@ class FilesWatch:
     async def _changes(self) -> AsyncGenerator[None]:
         from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]  # an optional import of anyio inside
 
-        # the directory of a single file is watched: editors replace files by renaming
-        watched = self._path if self._path.is_dir() else self._path.parent
+        watched = self._watched()
         for polling in (None, True):
             with contextlib.suppress(OSError, RuntimeError):  # no inotify, or too many watches: look every second
                 async for _ in awatch(
-                    watched, debounce=DEBOUNCE_MS, step=20, poll_delay_ms=_POLL_MS, force_polling=polling
+                    watched,
+                    debounce=DEBOUNCE_MS,
+                    step=20,
+                    poll_delay_ms=_POLL_MS,
+                    force_polling=polling,
+                    recursive=watched == self._path,
                 ):
                     yield
-                    if not watched.is_dir():
+                    if watched != self._watched():
                         return
+
+    def _watched(self) -> Path:
+        """The directory itself; of a single file its parent, since editors replace files by renaming; of a directory
+        that went away its parent too, until it is back."""
+        return self._path if self._path.is_dir() else self._path.parent
 
     def _note(self, problems: tuple[Problem, ...]) -> None:
         if problems != self._problems:

@@ -15,7 +15,7 @@ from grpclib.client import Stream
 
 from hbone.addr import IpAddress, parse_ip
 from hbone.control.backoff import reconnect_after
-from hbone.control.channel import Endpoint, calling
+from hbone.control.channel import Endpoint, calling, opened
 from hbone.control.registry import Wish
 from hbone.errors import HboneError, Unreachable
 from hbone.identity.spiffe import SpiffeId
@@ -90,8 +90,8 @@ class Registration:
         while True:
             try:
                 async with calling(self._endpoint) as channel:
-                    opened = RegistryStub(channel).Register.open(metadata=dict(self._endpoint.metadata()))
-                    async with opened as stream:
+                    register = RegistryStub(channel).Register
+                    async with opened(register, self._endpoint) as stream:
                         await self._hold(stream, first)
                 error: HboneError = Unreachable(f"the control plane at {self._endpoint} ended the registration")
             except HboneError as caught:

@@ -15,7 +15,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 from hbone.control.backoff import reconnect_after
-from hbone.control.channel import Endpoint, calling
+from hbone.control.channel import Endpoint, calling, opened
 from hbone.discovery.model import Service, Workload
 from hbone.discovery.resources import AddressDecoder, InvalidResource
 from hbone.discovery.store import Update
@@ -128,9 +128,8 @@ class Subscription:
         while True:
             try:
                 async with calling(self._endpoint) as channel:
-                    stub = AggregatedDiscoveryServiceStub(channel)
-                    opened = stub.DeltaAggregatedResources.open(metadata=dict(self._endpoint.metadata()))
-                    async with opened as stream:
+                    discovery = AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources
+                    async with opened(discovery, self._endpoint) as stream:
                         await self._converse(stream)
                 self._lost(Unreachable(f"the control plane at {self._endpoint} ended the stream"))
             except HboneError as error:

@@ -11,36 +11,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hbone.addr import Authority, HostPort, SocketAddress
+from hbone.addr import Authority, SocketAddress
 from hbone.app.identities import TlsIdentities
-from hbone.config.listen import InheritedListen, Listen, TcpListen, UnixListen
+from hbone.app.options import (
+    app_dial,
+    keep_alive,
+    local_workloads,
+    open_listener,
+    pool_policy,
+    stand_in,
+    tunnel_parts,
+)
+from hbone.config.listen import Listen
 from hbone.config.model import Forward, NodeSettings
 from hbone.config.refs import AccountRef
 from hbone.discovery.inbound import InboundContext
-from hbone.discovery.model import Protocol, Workload
+from hbone.discovery.model import Workload
 from hbone.discovery.request import OutboundContext, Unknown
 from hbone.discovery.select import Selector
 from hbone.discovery.store import Change, Store
-from hbone.errors import ConnectionCut, HboneError, NoRoute, UsageError
+from hbone.errors import ConnectionCut, HboneError, NoRoute
 from hbone.net import entry
-from hbone.net.dial import DialOptions
-from hbone.net.h2link import LinkParts, PingPolicy
 from hbone.net.listener import Listener
-from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener, original_destination, peer_of
+from hbone.net.sockets import original_destination, peer_of
 from hbone.net.tasks import Tasks
-from hbone.net.tls import ReadBuffer
-from hbone.protocol.limits import Limits
-from hbone.protocol.outbox import BufferPool
-from hbone.protocol.settings import LocalSettings
 from hbone.proxy.inbound import Inbound, InboundOptions, InboundParts
-from hbone.proxy.local import DedicatedWorkload, Exposed, SharedWorkloads
 from hbone.proxy.outbound import Call, Outbound, OutboundParts
 from hbone.proxy.outcome import Counters, NoCounters, Outcomes
 from hbone.proxy.passthrough import InboundPassthrough, PlainParts
 from hbone.proxy.pool import Pool
-from hbone.proxy.pooling import PoolPolicy
 from hbone.proxy.registry import Registry
-from hbone.proxy.served import LocalWorkloads
 from hbone.proxy.tunnel import TunnelParts
 from hbone.telemetry.access import AccessLog
 from hbone.telemetry.views import ConnectionView, ListenerView, TunnelView
@@ -71,13 +71,13 @@ class DataPlane:
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
-        self.local = _local_workloads(settings, around.store)
-        parts = _tunnel_parts(settings, around.clock, self._loop)
+        self.local = local_workloads(settings, around.store)
+        parts = tunnel_parts(settings, around.clock, self._loop)
         self.outcomes = Outcomes(around.access, around.counters, around.clock)
-        self.pool = Pool(parts, around.identities, _pool_policy(settings), self._tasks)
+        self.pool = Pool(parts, around.identities, pool_policy(settings), self._tasks)
         self._illegal: frozenset[int] = frozenset()
         self._plain = PlainParts(
-            loop=self._loop, dial=_app_dial(settings), outcomes=self.outcomes, registry=self.registry
+            loop=self._loop, dial=app_dial(settings), outcomes=self.outcomes, registry=self.registry
         )
         self.inbound = Inbound(self._inbound_parts(parts))
         self.outbound = Outbound(self._outbound_parts())
@@ -95,7 +95,7 @@ class DataPlane:
             registry=self.registry,
             tasks=self._tasks,
             options=InboundOptions(
-                dial=_app_dial(settings),
+                dial=app_dial(settings),
                 max_handshakes=settings.limits.max_half_open_handshakes,
                 max_tunnels=settings.limits.max_inbound_tunnels,
                 response_baggage=settings.response_baggage,
@@ -156,11 +156,9 @@ class DataPlane:
 
     def start(self) -> None:
         """Begin to accept on what is bound."""
-        keep_alive = _keep_alive(self.settings)
+        probes = keep_alive(self.settings)
         for name, sock, accepted in self._bound:
-            listener = Listener(
-                self._loop, sock, accepted, name=name, keep_alive=None if name == "inbound" else keep_alive
-            )
+            listener = Listener(self._loop, sock, accepted, name=name, keep_alive=None if name == "inbound" else probes)
             self._listeners[name] = listener
             listener.start()
         self._bound.clear()
@@ -280,108 +278,6 @@ class DataPlane:
 
     def listeners(self) -> tuple[ListenerView, ...]:
         return tuple(ListenerView(name=name, address=str(one.address)) for name, one in self._listeners.items())
-
-
-def open_listener(listen: Listen) -> socket.socket:
-    """The listening socket that a setting asks for; raises UsageError."""
-    match listen:
-        case TcpListen(address=address):
-            return bind_listener(address)
-        case UnixListen(path=path):
-            return bind_unix_listener(path)
-        case InheritedListen(fd=fd):
-            try:
-                sock = socket.socket(fileno=fd)
-                sock.setblocking(False)
-            except OSError as error:
-                raise UsageError(
-                    f"descriptor {fd} is no socket", why=error.strerror or "", fix="check the socket unit"
-                ) from error
-            return sock
-
-
-def stand_in(settings: NodeSettings, account: AccountRef, name: str | None) -> Workload:
-    """A workload that the mesh does not know (yet): it can call, and has an identity."""
-    called = name or account.service_account
-    return Workload(
-        uid=f"{settings.cluster_id}//Local/{account.namespace}/{called}",
-        name=called,
-        namespace=account.namespace,
-        service_account=account.service_account,
-        trust_domain=settings.trust_domain,
-        network=settings.network,
-        cluster_id=settings.cluster_id,
-        node=settings.node_name,
-        protocol=Protocol.HBONE,
-        workload_name=called,
-        canonical_name=called,
-        canonical_revision="latest",
-    )
-
-
-def _local_workloads(settings: NodeSettings, store: Store) -> LocalWorkloads:
-    exposed = Exposed(dials=_dials(settings))
-    info = settings.workload
-    if settings.mode == "dedicated" and info is not None:
-        return DedicatedWorkload(store, stand_in(settings, info.account, info.name), info.name, exposed)
-    return SharedWorkloads(store, settings.network, settings.node_name, exposed)
-
-
-def _dials(settings: NodeSettings) -> dict[str, dict[int, SocketAddress]]:
-    dials: dict[str, dict[int, SocketAddress]] = {}
-    for expose in settings.exposes:
-        target = expose.to
-        if isinstance(target, HostPort):
-            if target.host != "localhost":
-                raise UsageError(f"exposes: {target} is a name", fix="write an address, or localhost")
-            target = SocketAddress.of(("127.0.0.1", target.port))
-        dials.setdefault(str(expose.workload), {})[expose.port] = target
-    return dials
-
-
-def _keep_alive(settings: NodeSettings) -> KeepAlive | None:
-    tcp = settings.tcp
-    if not tcp.keepalive_enabled:
-        return None
-    idle_s, interval_s = int(tcp.keepalive_time_s), int(tcp.keepalive_interval_s)
-    return KeepAlive(idle_s=idle_s, interval_s=interval_s, probes=tcp.keepalive_retries)
-
-
-def _app_dial(settings: NodeSettings) -> DialOptions:
-    return DialOptions(timeout_s=settings.timeouts.connect_timeout_s, keep_alive=_keep_alive(settings))
-
-
-def _pool_policy(settings: NodeSettings) -> PoolPolicy:
-    return PoolPolicy(
-        max_streams=settings.http2.pool_max_streams_per_tunnel, idle_s=settings.timeouts.idle_tunnel_timeout_s
-    )
-
-
-def _tunnel_parts(settings: NodeSettings, clock: Clock, loop: asyncio.AbstractEventLoop) -> TunnelParts:
-    http2, limits, timeouts = settings.http2, settings.limits, settings.timeouts
-    windows = LocalSettings(
-        initial_window_bytes=http2.stream_window_bytes,
-        connection_window_bytes=http2.connection_window_bytes,
-        max_frame_bytes=http2.max_frame_bytes,
-        max_header_list_bytes=limits.max_header_list_bytes_inbound,
-        max_concurrent_streams=http2.max_streams_per_connection_inbound,
-    )
-    return TunnelParts(
-        loop=loop,
-        link=LinkParts(
-            buffer=ReadBuffer(),
-            clock=clock,
-            pings=PingPolicy(interval_s=timeouts.ping_interval_s, timeout_s=timeouts.ping_timeout_s),
-        ),
-        buffers=BufferPool(),
-        client=replace(
-            windows, max_header_list_bytes=limits.max_header_list_bytes_outbound, max_concurrent_streams=None
-        ),
-        server=windows,
-        limits=Limits(),
-        dial=replace(_app_dial(settings), hbone=True, keep_alive=None),
-        handshake_timeout_s=timeouts.handshake_timeout_s,
-    )
 
 
 def _peer(sock: socket.socket) -> SocketAddress:

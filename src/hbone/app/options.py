@@ -1,0 +1,126 @@
+"""From a node's settings to what each part of the data plane takes."""
+
+import asyncio
+import socket
+from dataclasses import replace
+
+from hbone.addr import HostPort, SocketAddress
+from hbone.config.listen import InheritedListen, Listen, TcpListen, UnixListen
+from hbone.config.model import NodeSettings
+from hbone.config.refs import AccountRef
+from hbone.discovery.model import Protocol, Workload
+from hbone.discovery.store import Store
+from hbone.errors import UsageError
+from hbone.net.dial import DialOptions
+from hbone.net.h2link import LinkParts, PingPolicy
+from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener
+from hbone.net.tls import ReadBuffer
+from hbone.protocol.outbox import BufferPool
+from hbone.protocol.settings import LocalSettings
+from hbone.proxy.local import DedicatedWorkload, Exposed, SharedWorkloads
+from hbone.proxy.pooling import PoolPolicy
+from hbone.proxy.served import LocalWorkloads
+from hbone.proxy.tunnel import TunnelParts
+from hbone.times import Clock
+
+
+def open_listener(listen: Listen) -> socket.socket:
+    """The listening socket that a setting asks for; raises UsageError."""
+    match listen:
+        case TcpListen(address=address):
+            return bind_listener(address)
+        case UnixListen(path=path):
+            return bind_unix_listener(path)
+        case InheritedListen(fd=fd):
+            try:
+                sock = socket.socket(fileno=fd)
+                sock.setblocking(False)
+            except OSError as error:
+                raise UsageError(
+                    f"descriptor {fd} is no socket", why=error.strerror or "", fix="check the socket unit"
+                ) from error
+            return sock
+
+
+def stand_in(settings: NodeSettings, account: AccountRef, name: str | None) -> Workload:
+    """A workload that the mesh does not know (yet): it can call, and has an identity."""
+    called = name or account.service_account
+    return Workload(
+        uid=f"{settings.cluster_id}//Local/{account.namespace}/{called}",
+        name=called,
+        namespace=account.namespace,
+        service_account=account.service_account,
+        trust_domain=settings.trust_domain,
+        network=settings.network,
+        cluster_id=settings.cluster_id,
+        node=settings.node_name,
+        protocol=Protocol.HBONE,
+        workload_name=called,
+        canonical_name=called,
+        canonical_revision="latest",
+    )
+
+
+def local_workloads(settings: NodeSettings, store: Store) -> LocalWorkloads:
+    exposed = Exposed(dials=_dials(settings))
+    info = settings.workload
+    if settings.mode == "dedicated" and info is not None:
+        return DedicatedWorkload(store, stand_in(settings, info.account, info.name), info.name, exposed)
+    return SharedWorkloads(store, settings.network, settings.node_name, exposed)
+
+
+def _dials(settings: NodeSettings) -> dict[str, dict[int, SocketAddress]]:
+    dials: dict[str, dict[int, SocketAddress]] = {}
+    for expose in settings.exposes:
+        target = expose.to
+        if isinstance(target, HostPort):
+            if target.host != "localhost":
+                raise UsageError(f"exposes: {target} is a name", fix="write an address, or localhost")
+            target = SocketAddress.of(("127.0.0.1", target.port))
+        dials.setdefault(str(expose.workload), {})[expose.port] = target
+    return dials
+
+
+def keep_alive(settings: NodeSettings) -> KeepAlive | None:
+    tcp = settings.tcp
+    if not tcp.keepalive_enabled:
+        return None
+    idle_s, interval_s = int(tcp.keepalive_time_s), int(tcp.keepalive_interval_s)
+    return KeepAlive(idle_s=idle_s, interval_s=interval_s, probes=tcp.keepalive_retries)
+
+
+def app_dial(settings: NodeSettings) -> DialOptions:
+    return DialOptions(timeout_s=settings.timeouts.connect_timeout_s, keep_alive=keep_alive(settings))
+
+
+def pool_policy(settings: NodeSettings) -> PoolPolicy:
+    return PoolPolicy(
+        max_streams=settings.http2.pool_max_streams_per_tunnel, idle_s=settings.timeouts.idle_tunnel_timeout_s
+    )
+
+
+def tunnel_parts(settings: NodeSettings, clock: Clock, loop: asyncio.AbstractEventLoop) -> TunnelParts:
+    http2, limits, timeouts = settings.http2, settings.limits, settings.timeouts
+    windows = LocalSettings(
+        initial_window_bytes=http2.stream_window_bytes,
+        connection_window_bytes=http2.connection_window_bytes,
+        max_frame_bytes=http2.max_frame_bytes,
+        max_header_list_bytes=limits.max_header_list_bytes_inbound,
+        max_concurrent_streams=http2.max_streams_per_connection_inbound,
+    )
+    return TunnelParts(
+        loop=loop,
+        link=LinkParts(
+            buffer=ReadBuffer(),
+            clock=clock,
+            pings=PingPolicy(interval_s=timeouts.ping_interval_s, timeout_s=timeouts.ping_timeout_s),
+        ),
+        buffers=BufferPool(),
+        client=replace(
+            windows, max_header_list_bytes=limits.max_header_list_bytes_outbound, max_concurrent_streams=None
+        ),
+        server=windows,
+        limits=settings.frames.limits(),
+        dial=replace(app_dial(settings), hbone=True, keep_alive=None),
+        handshake_timeout_s=timeouts.handshake_timeout_s,
+    )

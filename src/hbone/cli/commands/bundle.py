@@ -1,0 +1,77 @@
+"""`hbone bundle`: trust bundles."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hbone.cli.commands.cert import TRUST_DOMAIN
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from hbone.identity.spiffe import TrustDomain
+
+
+@click.group()
+def bundle() -> None:
+    """Show trust bundles."""
+
+
+@bundle.command()
+@click.option("--ca", type=click.Path(path_type=Path), help="A CA directory; by default that of `hbone up` here.")
+@click.option("--trust-domain", "domain", default="cluster.local", show_default=True, type=TRUST_DOMAIN)
+@click.option("--state-dir", type=click.Path(path_type=Path), help="State directory of `hbone up`.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml", "pem", "spiffe"]),
+    default="table",
+    show_default=True,
+    help="How to print; pem is what others need to trust this CA, spiffe is a SPIFFE bundle document.",
+)
+def show(ca: Path | None, domain: "TrustDomain", state_dir: Path | None, output: str) -> None:
+    """The roots of a CA: what others need to trust its certificates. No key is read or shown.
+
+    \b
+    hbone bundle show -o pem > roots.pem
+    """
+    from hbone.cli.certificates import roots_of_ca
+
+    _print(roots_of_ca(ca if ca is not None else bundle_source(state_dir)), domain, output)
+
+
+def bundle_source(state_dir: Path | None) -> Path:
+    """The CA directory of the `hbone up` that keeps its state there."""
+    import os
+
+    from hbone.config.places import state_dir as chosen
+    from hbone.errors import UsageError
+
+    directory = chosen(os.environ, uid=os.getuid(), given=state_dir) / "ca"
+    if not directory.exists():
+        raise UsageError(
+            "there is no CA here", why=f"{directory} does not exist", fix="start `hbone up` once, or name one: --ca DIR"
+        )
+    return directory
+
+
+def _print(roots: "tuple[x509.Certificate, ...]", domain: "TrustDomain", output: str) -> None:
+    from hbone.cli.certificates import moment, view_of
+    from hbone.cli.output import duration, emit, table
+    from hbone.identity.bundle import BundleDocument, TrustBundle
+
+    views = [view_of(root, moment()) for root in roots]
+    match output:
+        case "pem":
+            click.echo(TrustBundle.of(domain, roots).pem(domain), nl=False)
+        case "spiffe":
+            click.echo(BundleDocument(roots=roots).to_json(), nl=False)
+        case "json" | "yaml":
+            emit(output, {"trust_domain": domain, "roots": [view.to_json() for view in views]}, str)
+        case _:
+            rows = [
+                (domain, view.subject, view.key, view.not_after, duration(view.left_s), view.fingerprint[:16])
+                for view in views
+            ]
+            click.echo(table(("trust domain", "root", "key", "until", "left", "sha256"), rows))

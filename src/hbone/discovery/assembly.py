@@ -12,6 +12,7 @@ from hbone.discovery.enrolment import (
     canonical_name,
     canonical_revision,
     speaks,
+    takes_services,
     takes_workloads,
     wanted_waypoint,
     workload_name,
@@ -38,18 +39,22 @@ from hbone.discovery.model import (
 )
 from hbone.discovery.objects import Meta
 from hbone.discovery.services import ServiceSpec, annotated_distribution
+from hbone.identity.spiffe import parse_trust_domain
 
 _NONE: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What manifests leave open: the names of this mesh."""
+    """What manifests leave open: the names of this mesh. Raises InvalidSpiffeId for what is no trust domain."""
 
     cluster_id: str = DEFAULT_CLUSTER
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     network: str = ""
     domain: str = "cluster.local"
+
+    def __post_init__(self) -> None:
+        parse_trust_domain(self.trust_domain)
 
 
 @dataclass(slots=True)
@@ -184,6 +189,8 @@ class _Assembly:
     def _service_waypoint(self, service: ServiceSpec) -> GatewayAddress | None:
         found = self._waypoint(service.meta, service.meta.labels)
         if found is None or found.service is service or GATEWAY_NAME in service.meta.labels:
+            return None
+        if found.inherited and not takes_services(found.service.meta.labels):
             return None
         return found.address
 

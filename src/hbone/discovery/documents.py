@@ -292,7 +292,7 @@ class _Reader:
         text = cast("str", event.value)
         if event.tag is not None and event.tag not in {"!", f"{_CORE}str"}:
             tag = self._local_tag(cast("str", event.tag), line)
-            value = _resolved(text) if event.style is None else text
+            value = text if event.style else _resolved(text)
             return value if tag is None else Tagged(tag, value)
         if event.tag is None and event.implicit[0]:
             return _resolved(text)

@@ -104,3 +104,8 @@ def wanted_waypoint(namespace: str, own: Mapping[str, str], of_namespace: Mappin
 def takes_workloads(labels: Mapping[str, str]) -> bool:
     """Whether a waypoint takes traffic that is addressed to workloads, not to services."""
     return labels.get(WAYPOINT_FOR) in {"workload", "all"}
+
+
+def takes_services(labels: Mapping[str, str]) -> bool:
+    """Whether a waypoint takes traffic that is addressed to services: so unless it says otherwise."""
+    return labels.get(WAYPOINT_FOR, "service") in {"service", "all"}

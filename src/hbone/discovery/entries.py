@@ -79,10 +79,8 @@ def _account(section: Section, namespace: str, trust_domain: str) -> str:
         return ""
     try:
         SpiffeId.for_workload(trust_domain, namespace, account)
-    except InvalidSpiffeId as error:
-        section.problem("serviceAccount", f"{shown(account)} cannot stand in an identity: {error.what}", error.fix)
-        return ""
-    if "/" in account:
-        section.problem("serviceAccount", f"{shown(account)} is not a name", "write the name alone, for example cart")
+    except InvalidSpiffeId:
+        fix = "use a-z A-Z 0-9 '.' '-' '_', for example cart"
+        section.problem("serviceAccount", f"{shown(account)} cannot stand in a SPIFFE ID", fix)
         return ""
     return account

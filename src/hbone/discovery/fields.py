@@ -27,7 +27,6 @@ _WORDS: Final[Mapping[type, str]] = {
     type(None): "nothing",
 }
 _DNS_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def shown(value: object) -> str:
@@ -261,10 +260,6 @@ class Section:
         if isinstance(key, str) and key.isdecimal() and key.isascii():
             return self.port(path, int(key[:10]))
         return self.port(path, key)
-
-
-def is_dns_label(text: str) -> bool:
-    return _DNS_LABEL.fullmatch(text) is not None
 
 
 def _kind(value: object) -> str:

@@ -237,7 +237,7 @@ class _Reading:
 def _choice(section: Section, key: str, choices: Mapping[str, _T], default: _T) -> _T:
     """One of the words; also written as a tag without a value, `!HBONE`."""
     value = section.raw(key)
-    if isinstance(value, Tagged) and value.value in {None, ""}:
+    if isinstance(value, Tagged) and (value.value is None or value.value == ""):
         return section.word((key,), value.tag, choices, default)
     return section.choice(key, choices, default)
 

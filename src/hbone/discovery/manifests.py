@@ -17,7 +17,6 @@ from hbone.discovery.model import MeshState
 from hbone.discovery.objects import MESH_KINDS, Meta, kind_of, read_meta
 from hbone.discovery.services import ServiceSpec, read_service, read_service_entry
 from hbone.errors import InvalidConfiguration, Problem
-from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
 
 __all__ = ["Defaults", "Manifests", "parse_manifests"]
 
@@ -92,17 +91,7 @@ class _Reading:
                 "give it another name, or remove one",
             )
             return False
-        return self._identifiable(meta) and self._read(kind, meta)
-
-    def _identifiable(self, meta: Meta) -> bool:
-        """Whether the names may stand in a SPIFFE ID."""
-        account = meta.name if meta.kind == "ServiceAccount" else "default"
-        try:
-            SpiffeId.for_workload(self.defaults.trust_domain, meta.namespace, account)
-        except InvalidSpiffeId as error:
-            meta.root.problem("metadata", error.what, error.fix)
-            return False
-        return True
+        return self._read(kind, meta)
 
     def _read(self, kind: str, meta: Meta) -> bool:
         gathered = self.gathered

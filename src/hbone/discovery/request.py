@@ -44,15 +44,15 @@ class OutboundContext:
     pinned: str | None = None
 
     def without(self, plan: OutboundPlan) -> "OutboundContext":
-        """For the next attempt, after connecting to the upstream of `plan` failed. The same context when there is
-        no other upstream to try (a passthrough to an address outside the mesh)."""
+        """For the next attempt, after the upstream of `plan` could not be connected to (or looked up). The same
+        context when there is no other upstream to try (a passthrough to an address outside the mesh)."""
         failed: Workload | None = None
         match plan:
             case ThroughWaypoint():
                 failed = plan.waypoint
-            case ThroughTunnel() | Passthrough():
+            case ThroughTunnel() | Passthrough() | Resolve():
                 failed = plan.destination
-            case Resolve() | Refuse():
+            case Refuse():
                 pass
         return self if failed is None else replace(self, tried=self.tried | {failed.uid}, pinned=None)
 

@@ -10,7 +10,7 @@ import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
@@ -20,24 +20,24 @@ from hbone.config.model import NodeSettings
 from hbone.config.places import control_socket, state_dir
 from hbone.config.refs import AccountRef
 from hbone.control import cadir
-from hbone.control.ca_client import CaClient
-from hbone.control.channel import UnixEndpoint
 from hbone.control.credentials import SvidSource
 from hbone.control.issue import Issuer
 from hbone.control.local_ca import LocalCa
-from hbone.control.publish import Mesh
 from hbone.control.renew import IdentityKeeper
-from hbone.control.subscribe import AddressSink, Subscription
 from hbone.discovery.manifests import Defaults
 from hbone.discovery.model import MeshState
 from hbone.discovery.store import Source, Store, Update
-from hbone.discovery.xds import ADDRESS_TYPE, NodeInfo
 from hbone.errors import UsageError
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
 from hbone.telemetry.log import Logs
 from hbone.telemetry.views import ProcessView
+
+if TYPE_CHECKING:
+    from hbone.control.channel import UnixEndpoint
+    from hbone.control.publish import Mesh
+    from hbone.control.subscribe import Subscription
 
 log = logging.getLogger("hbone.node")
 
@@ -58,7 +58,7 @@ class Place:
         return control_socket(self.state)
 
 
-def identity_source(settings: NodeSettings, place: Place) -> tuple[SvidSource, UnixEndpoint | None]:
+def identity_source(settings: NodeSettings, place: Place) -> tuple[SvidSource, "UnixEndpoint | None"]:
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
     A CA directory when one is given, else the control socket, given or that of a running `hbone up`. Raises
@@ -76,6 +76,10 @@ def identity_source(settings: NodeSettings, place: Place) -> tuple[SvidSource, U
             why=f"no CA directory is set, and no `hbone up` listens at {socket}",
             fix="start `hbone up`, or set `ca` to a directory with a CA's files (`--ca DIR`)",
         )
+    # gRPC costs 130 ms to import: a node with a CA directory does without
+    from hbone.control.ca_client import CaClient
+    from hbone.control.channel import UnixEndpoint
+
     endpoint = UnixEndpoint(socket)
     return CaClient(endpoint, ttl_s=settings.svid_ttl_s), endpoint
 
@@ -90,9 +94,9 @@ class NodeParts:
 
     store: Store
     source: SvidSource
-    endpoint: UnixEndpoint | None = None
+    endpoint: "UnixEndpoint | None" = None
     files: FileSources | None = None
-    mesh: Mesh | None = None
+    mesh: "Mesh | None" = None
     allow: tuple[AccountRef, ...] = ()
 
 
@@ -170,8 +174,11 @@ class Node:
         self.dataplane.mesh_changed(change)
         return change
 
-    def _subscribe(self, endpoint: UnixEndpoint) -> None:
+    def _subscribe(self, endpoint: "UnixEndpoint") -> None:
         """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
+        from hbone.control.subscribe import AddressSink, Subscription
+        from hbone.discovery.xds import ADDRESS_TYPE, NodeInfo
+
         self._pending.add("state manager")
         settings = self.settings
         node = NodeInfo(
@@ -179,11 +186,11 @@ class Node:
             metadata={"NODE_NAME": settings.node_name, "NETWORK": settings.network, "CLUSTER_ID": settings.cluster_id},
         )
         sink = AddressSink(self._apply_discovered)
-        self._subscription = Subscription(endpoint, node, {ADDRESS_TYPE: sink}, system_rng())
-        self._tasks.start(self._subscription.run(), name="discovery")
-        self._tasks.start(self._await_mesh(self._subscription), name="first sync")
+        subscription = Subscription(endpoint, node, {ADDRESS_TYPE: sink}, system_rng())
+        self._tasks.start(subscription.run(), name="discovery")
+        self._tasks.start(self._await_mesh(subscription), name="first sync")
 
-    async def _await_mesh(self, subscription: Subscription) -> None:
+    async def _await_mesh(self, subscription: "Subscription") -> None:
         await subscription.wait_synced()
         self._pending.discard("state manager")
         self._begin()

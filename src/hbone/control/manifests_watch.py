@@ -24,6 +24,21 @@ Load = Callable[[Path], MeshState]
 """Reads and parses everything; raises InvalidConfiguration with all problems."""
 
 
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""Name, time of change, size and inode of each file that is read."""
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """What would differ if the file, or one below the directory, were another one; links are followed."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found: list[tuple[str, int, int, int]] = []
+    for file in files:
+        with contextlib.suppress(OSError):  # gone since it was listed
+            stat = file.stat()
+            found.append((str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return tuple(found)
+
+
 class FilesWatch:
     """Loads `path` once, and again after each change; `apply` puts what was loaded in force."""
 
@@ -32,6 +47,7 @@ class FilesWatch:
         self._load = load
         self._apply = apply
         self._problems: tuple[Problem, ...] = ()
+        self._seen: Fingerprint = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -40,8 +56,10 @@ class FilesWatch:
 
     async def load(self) -> None:
         """Read now; raises InvalidConfiguration, with nothing changed."""
+        seen = await asyncio.to_thread(fingerprint, self._path)
         self._apply(await asyncio.to_thread(self._load, self._path))
         self._problems = ()
+        self._seen = seen
 
     async def reload(self) -> None:
         """Read now; problems are kept, not raised."""
@@ -59,7 +77,9 @@ class FilesWatch:
         """Watch for ever."""
         while True:
             async for _ in self._changes():
-                await self.reload()
+                # a log or an editor's swap file beside it changes too: only what is read counts
+                if await asyncio.to_thread(fingerprint, self._path) != self._seen:
+                    await self.reload()
             await asyncio.sleep(_RETRY_S)  # the directory went away, or cannot be watched
             await self.reload()
 

@@ -61,7 +61,7 @@ async def test_a_fault_of_our_own_is_an_internal_error_to_the_caller_and_a_trace
         issuer=Issuer(no_authority, clock=served.clock, rng=random.Random(1)),
         mesh=served.mesh,
         registry=served.plane.registry,
-        access=served.plane.access,
+        callers=served.plane.callers,
         clock=served.clock,
     )
     await served.server.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hbone.ca.authority import CaKeys, CertificateAuthority
 from hbone.control.attest_unix import Grant, UnixAccess
+from hbone.control.callers import Callers, UnixProcesses
 from hbone.control.channel import UnixEndpoint
 from hbone.control.issue import Issuer, IssueRules
 from hbone.control.journal import Journal
@@ -76,7 +77,9 @@ class Served:
             ),
             mesh=self.mesh,
             registry=Registry(self.mesh.store, DOMAIN),
-            access=_NoRoot(trust_domain=DOMAIN, owner_uid=self.owner_uid, grants=self.grants),
+            callers=Callers(
+                [UnixProcesses(_NoRoot(trust_domain=DOMAIN, owner_uid=self.owner_uid, grants=self.grants))]
+            ),
             clock=self.clock,
         )
         self.server = ControlServer(self.plane)

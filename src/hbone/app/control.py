@@ -11,6 +11,7 @@ from hbone.app.sources import FileSources, MeshFiles
 from hbone.config.model import ControlSettings
 from hbone.control import cadir
 from hbone.control.attest_unix import UnixAccess
+from hbone.control.callers import Callers, UnixProcesses
 from hbone.control.issue import Issuer, IssueRules
 from hbone.control.journal import Journal
 from hbone.control.publish import Mesh
@@ -70,7 +71,13 @@ class Control:
         registry = Registry(self.mesh.store, trust_domain, network=settings.network, cluster_id=settings.cluster_id)
         access = UnixAccess(trust_domain=trust_domain, owner_uid=os.getuid())
         self.server = ControlServer(
-            ControlPlane(issuer=self.issuer, mesh=self.mesh, registry=registry, access=access, clock=clock)
+            ControlPlane(
+                issuer=self.issuer,
+                mesh=self.mesh,
+                registry=registry,
+                callers=Callers([UnixProcesses(access)]),
+                clock=clock,
+            )
         )
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._tasks.close)

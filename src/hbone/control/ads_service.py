@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from grpclib.const import Status
 from grpclib.server import Stream
 
-from hbone.control.attest_unix import UnixAccess
+from hbone.control.callers import Caller, Identify
 from hbone.control.publish import Mesh
-from hbone.control.rpc import Caller, Refusal, answer, receive
+from hbone.control.rpc import Refusal, answer, receive
 from hbone.discovery.xds_server import Conversation, ConversationView
 from hbone.proto.discovery_grpc import AggregatedDiscoveryServiceBase
 from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
@@ -93,19 +93,19 @@ class Subscribers:
 
 
 class DiscoveryService(AggregatedDiscoveryServiceBase):
-    """For one caller."""
+    """For one connection."""
 
-    def __init__(self, subscribers: Subscribers, access: UnixAccess, caller: Caller) -> None:
+    def __init__(self, subscribers: Subscribers, identify: Identify) -> None:
         self._subscribers = subscribers
-        self._access = access
-        self._caller = caller
+        self._identify = identify
 
     async def DeltaAggregatedResources(self, stream: DiscoveryStream) -> None:
-        if not self._access.may_connect(self._caller.uid):
-            raise Refusal(Status.PERMISSION_DENIED, f"{self._caller} may not see the mesh")
-        subscriber = self._subscribers.join(self._caller)
-        writer = asyncio.create_task(self._write(subscriber, stream), name=f"xds to {self._caller}")
-        reader = asyncio.create_task(self._read(subscriber, stream), name=f"xds from {self._caller}")
+        caller = await self._identify(stream.metadata or {})
+        if not caller.sees_mesh:
+            raise Refusal(Status.PERMISSION_DENIED, f"{caller} may not see the mesh")
+        subscriber = self._subscribers.join(caller)
+        writer = asyncio.create_task(self._write(subscriber, stream), name=f"xds to {caller}")
+        reader = asyncio.create_task(self._read(subscriber, stream), name=f"xds from {caller}")
         try:
             # the stream lives as long as both: its end ends the writer, a failed write the reader
             done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)

@@ -4,9 +4,9 @@ from grpclib.const import Status
 from grpclib.server import Stream
 
 from hbone.ca.csr import MAX_REQUEST_BYTES, InvalidRequest
-from hbone.control.attest_unix import UnixAccess
+from hbone.control.callers import Identify, NotAuthenticated
 from hbone.control.issue import CannotSign, CertificateRequest, Issuer, NotEntitled
-from hbone.control.rpc import Caller, Refusal, answer, receive
+from hbone.control.rpc import Refusal, answer, receive
 from hbone.proto.citadel_grpc import IstioCertificateServiceBase
 from hbone.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
@@ -18,29 +18,25 @@ CertificateStream = Stream[IstioCertificateRequest, IstioCertificateResponse]
 
 
 class CertificateService(IstioCertificateServiceBase):
-    """For one caller."""
+    """For one connection."""
 
-    def __init__(self, issuer: Issuer, access: UnixAccess, caller: Caller) -> None:
+    def __init__(self, issuer: Issuer, identify: Identify) -> None:
         self._issuer = issuer
-        self._access = access
-        self._caller = caller
+        self._identify = identify
 
     async def CreateCertificate(self, stream: CertificateStream) -> None:
         message = await receive(stream, IstioCertificateRequest, max_bytes=_MAX_MESSAGE_BYTES)
         if message is None:
             raise Refusal(Status.INVALID_ARGUMENT, "no request was sent")
+        caller = await self._identify(stream.metadata or {})
         request = CertificateRequest(
             csr=message.csr,
             ttl_s=message.validity_duration,
             impersonated=message.metadata.fields[IMPERSONATED].string_value,
         )
         try:
-            issued = await self._issuer.issue(
-                request,
-                caller=str(self._caller),
-                refusal=lambda spiffe_id: self._access.refusal(self._caller.uid, spiffe_id),
-            )
-        except NotEntitled as error:
+            issued = await self._issuer.issue(request, caller=str(caller), refusal=caller.refusal, redeem=caller.redeem)
+        except (NotEntitled, NotAuthenticated) as error:
             raise Refusal(Status.UNAUTHENTICATED, error.what, why=error.why, fix=error.fix) from error
         except InvalidRequest as error:
             raise Refusal(Status.INVALID_ARGUMENT, error.what, why=error.why, fix=error.fix) from error

@@ -7,7 +7,7 @@ here but by the rule that knows the kind of caller, for example `hbone.control.a
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -20,13 +20,16 @@ from hbone.ca.profile import DEFAULT_TTL_S, MAX_TTL_S, new_serial
 from hbone.control.journal import Journal, JournalFailed
 from hbone.errors import HboneError, PeerViolation
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
-from hbone.identity.svid import wall_time
+from hbone.identity.svid import PublicKey, wall_time
 from hbone.times import Clock, Rng
 
 log = logging.getLogger("hbone.control")
 
 Entitlement = Callable[[SpiffeId], str]
 """Why a caller may not have an identity; empty if it may."""
+
+Redeem = Callable[[PublicKey], Awaitable[None]]
+"""Uses a one-time proof up, for a certificate of this key; raises if it is used up already."""
 
 
 class NotEntitled(PeerViolation):
@@ -73,13 +76,21 @@ class Issuer:
         self._journal = journal
         self._rules = rules or IssueRules()
 
-    async def issue(self, request: CertificateRequest, *, caller: str, refusal: Entitlement) -> Issued:
-        """Raises NotEntitled, InvalidRequest, CannotSign; each is logged with its reason."""
+    async def issue(
+        self, request: CertificateRequest, *, caller: str, refusal: Entitlement, redeem: Redeem | None = None
+    ) -> Issued:
+        """Raises NotEntitled, InvalidRequest, CannotSign, and what `redeem` raises; each is logged with its reason.
+
+        `redeem` uses up a proof that is good for one certificate: the last thing that is asked before signing, so
+        that a request which is refused anyway costs its sender nothing.
+        """
         try:
             spiffe_id = _identity_asked_for(request)
             why = refusal(spiffe_id)
             if why:
                 raise NotEntitled(f"no certificate for {spiffe_id}", why=why, fix="ask as a user who may have it")
+            if redeem is not None:
+                await redeem(check_request(request.csr, spiffe_id, keys=self._rules.keys))
             issued = self._sign(request, spiffe_id)
             await self._record(issued, spiffe_id, caller)
         except HboneError as error:

@@ -7,11 +7,10 @@ from grpclib.const import Status
 from grpclib.server import Stream
 
 from hbone.addr import InvalidAddress, parse_ip
-from hbone.control.attest_unix import UnixAccess
+from hbone.control.callers import Caller, Identify
 from hbone.control.publish import Mesh
 from hbone.control.registry import (
     Conflict,
-    Holder,
     Lease,
     OverLimit,
     RegistrationRefused,
@@ -19,7 +18,7 @@ from hbone.control.registry import (
     ServiceWish,
     Wish,
 )
-from hbone.control.rpc import Caller, Refusal, answer, receive
+from hbone.control.rpc import Refusal, answer, receive
 from hbone.discovery.store import Source
 from hbone.proto.control_grpc import RegistryBase
 from hbone.proto.control_pb2 import RegisterRequest, RegisterResponse
@@ -33,35 +32,35 @@ RegisterStream = Stream[RegisterRequest, RegisterResponse]
 
 
 class RegistryService(RegistryBase):
-    """For one caller."""
+    """For one connection."""
 
-    def __init__(self, registry: Registry, mesh: Mesh, access: UnixAccess, caller: Caller) -> None:
+    def __init__(self, registry: Registry, mesh: Mesh, identify: Identify) -> None:
         self._registry = registry
         self._mesh = mesh
-        self._access = access
-        self._holder = Holder(uid=caller.uid, label=str(caller), trusted=access.is_trusted(caller.uid))
+        self._identify = identify
 
     async def Register(self, stream: RegisterStream) -> None:
+        caller = await self._identify(stream.metadata or {})
         lease: Lease | None = None
         try:
             while True:
                 request = await receive(stream, RegisterRequest, max_bytes=_MAX_REQUEST_BYTES)
                 if request is None:
                     return
-                lease = self._register(request, lease)
+                lease = self._register(request, lease, caller)
                 await answer(stream, _response(lease))
         finally:
             if lease is not None:
                 self._mesh.apply(self._registry.release(lease), Source.REGISTRATIONS)
                 log.info("registration ended", extra={"workload": lease.workload.uid})
 
-    def _register(self, request: RegisterRequest, lease: Lease | None) -> Lease:
+    def _register(self, request: RegisterRequest, lease: Lease | None, caller: Caller) -> Lease:
         try:
             wish = _wish(request)
-            why = self._access.refusal(self._holder.uid, self._registry.identity(wish))
+            why = caller.refusal(self._registry.identity(wish))
             if why:
                 raise Refusal(Status.PERMISSION_DENIED, "the registration is refused", why=why)
-            granted, update = self._registry.register(wish, self._holder, instead_of=lease)
+            granted, update = self._registry.register(wish, caller.holder, instead_of=lease)
         except Conflict as error:
             raise Refusal(Status.ALREADY_EXISTS, error.what, why=error.why, fix=error.fix) from error
         except OverLimit as error:
@@ -69,7 +68,7 @@ class RegistryService(RegistryBase):
         except (RegistrationRefused, InvalidAddress) as error:
             raise Refusal(Status.INVALID_ARGUMENT, error.what, why=error.why, fix=error.fix) from error
         self._mesh.apply(update, Source.REGISTRATIONS)
-        log.info("registered", extra={"workload": granted.workload.uid, "caller": self._holder.label})
+        log.info("registered", extra={"workload": granted.workload.uid, "caller": str(caller)})
         return granted
 
 

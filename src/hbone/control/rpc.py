@@ -1,8 +1,8 @@
-"""Serving gRPC on one listening socket: who calls, how much a message may hold, how it all ends.
+"""Serving gRPC: who is at the other end, how much a message may hold, how it all ends.
 
 This is the one place that knows grpclib's insides. What is added to it:
 
-- the services are made per connection and know their caller (`Caller`), so no handler asks a transport;
+- the services are made per connection and know who is at its other end (`Peer`), so no handler asks a transport;
 - a message has a length limit, which is looked at before it is read;
 - a response may be bytes that are encoded already;
 - nothing that a peer sends can end in a traceback;
@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
+from cryptography import x509
 from google.protobuf.message import DecodeError, Message
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Status
@@ -30,6 +31,7 @@ from h2.config import H2Configuration
 from h2.events import UnknownFrameReceived
 from h2.exceptions import H2Error
 
+from hbone.addr import SocketAddress
 from hbone.errors import HboneError
 
 log = logging.getLogger("hbone.control")
@@ -41,7 +43,7 @@ _PREFIX = struct.Struct(">?I")  # compressed or not, length (gRPC over HTTP/2, "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class UnixPeer:
     """The process at the other end of a Unix socket, as the kernel knows it."""
 
     pid: int
@@ -50,6 +52,21 @@ class Caller:
 
     def __str__(self) -> str:
         return f"uid {self.uid} (pid {self.pid})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemotePeer:
+    """The other end of a TCP connection. `chain`: the certificates it showed in the TLS handshake, leaf first; they
+    lead to one of our roots, and nothing else is known of them. Empty without TLS or without a certificate."""
+
+    address: SocketAddress
+    chain: tuple[x509.Certificate, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+Peer = UnixPeer | RemotePeer
 
 
 class Servable(Protocol):
@@ -66,11 +83,11 @@ class Refusal(HboneError):
         self.code = code
 
 
-def peer_credentials(sock: socket.socket) -> Caller:
+def peer_credentials(sock: socket.socket) -> UnixPeer:
     """Who is at the other end of a connected Unix socket; raises OSError."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(raw)
-    return Caller(pid=pid, uid=uid, gid=gid)
+    return UnixPeer(pid=pid, uid=uid, gid=gid)
 
 
 async def receive(stream: Stream[Any, Any], kind: type[_Message], *, max_bytes: int) -> _Message | None:
@@ -116,11 +133,20 @@ async def _unknown(_: Stream[Any, Any]) -> None:
     raise GRPCError(Status.UNIMPLEMENTED, "method not found")
 
 
-class _Connection(H2Protocol):
-    """One accepted connection. It is given its services once its caller is known."""
+PeerOf = Callable[[asyncio.BaseTransport], Peer]
+"""Who is at the other end of a transport; raises OSError when it is gone."""
 
-    def __init__(self, server: "RpcServer") -> None:
+
+def unix_peer(transport: asyncio.BaseTransport) -> Peer:
+    return peer_credentials(transport.get_extra_info("socket"))
+
+
+class _Connection(H2Protocol):
+    """One accepted connection. It is given its services once its peer is known."""
+
+    def __init__(self, server: "RpcServer", peer_of: PeerOf) -> None:
         self._server = server
+        self._peer_of = peer_of
         self._methods = _Methods()
         self._transport: asyncio.BaseTransport | None = None
         self._ready = False
@@ -140,14 +166,14 @@ class _Connection(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         try:
-            caller = peer_credentials(transport.get_extra_info("socket"))
+            peer = self._peer_of(transport)
         except OSError:
             transport.close()
             return
-        if not self._server.admit(self, caller):
+        if not self._server.admit(self, peer):
             transport.close()
             return
-        self._methods.update(self._server.methods(caller))
+        self._methods.update(self._server.methods(peer))
         super().connection_made(transport)
         # RFC 9113 §5.5: unknown frames are ignored; grpclib raises
         cast("dict[type[object], Callable[[Any], None]]", self.processor.processors)[UnknownFrameReceived] = _ignore
@@ -188,51 +214,56 @@ def _ignore(_: object) -> None:
 
 
 class RpcServer:
-    """Accepts on one Unix socket. `services` makes the handlers for a caller."""
+    """Serves connections: those it accepts on one Unix socket (`start`), and those that somebody else hands to a
+    `connection`. `services` makes the handlers for a peer."""
 
-    def __init__(self, services: Callable[[Caller], Sequence[Servable]], *, max_connections: int = 1024) -> None:
+    def __init__(self, services: Callable[[Peer], Sequence[Servable]], *, max_connections: int = 1024) -> None:
         self._services = services
         self._max_connections = max_connections
-        self._connections: dict[_Connection, Caller] = {}
+        self._connections: dict[_Connection, Peer] = {}
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self, listening: socket.socket) -> None:
         """Accept on a bound and listening socket, which is ours from now on."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listening)
+        self._server = await loop.create_unix_server(lambda: self.connection(unix_peer), sock=listening)
 
-    def callers(self) -> tuple[Caller, ...]:
+    def connection(self, peer_of: PeerOf) -> asyncio.Protocol:
+        """The protocol of one connection that is about to be made."""
+        return _Connection(self, peer_of)
+
+    def peers(self) -> tuple[Peer, ...]:
         """Of all open connections."""
         return tuple(self._connections.values())
 
     async def close(self) -> None:
         """Stop accepting, cancel what runs, end every connection."""
         server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
+        if server is not None:
+            server.close()
         connections = tuple(self._connections)
         for connection in connections:
             connection.close()
         for connection in connections:
             await connection.wait_closed()
             connection.abort()
-        await server.wait_closed()
+        if server is not None:
+            await server.wait_closed()
 
-    def admit(self, connection: _Connection, caller: Caller) -> bool:
+    def admit(self, connection: _Connection, peer: Peer) -> bool:
         """Whether this connection may stay; `dismiss` must follow."""
         if len(self._connections) >= self._max_connections:
-            log.warning("too many control connections", extra={"caller": str(caller), "limit": self._max_connections})
+            log.warning("too many control connections", extra={"peer": str(peer), "limit": self._max_connections})
             return False
-        self._connections[connection] = caller
+        self._connections[connection] = peer
         return True
 
     def dismiss(self, connection: _Connection) -> None:
         self._connections.pop(connection, None)
 
-    def methods(self, caller: Caller) -> Mapping[str, Method]:
+    def methods(self, peer: Peer) -> Mapping[str, Method]:
         methods: dict[str, Method] = {}
-        for service in self._services(caller):
+        for service in self._services(peer):
             for path, method in service.__mapping__().items():
                 handler = cast("Callable[[Any], Awaitable[None]]", method.func)  # pyright: ignore[reportUnknownMemberType]
                 methods[path] = method._replace(func=_contained(handler))

@@ -5,8 +5,8 @@
     …
     await server.close()
 
-Who calls is what the kernel says of the other end (`hbone.control.rpc.Caller`); nothing that a caller sends can
-change it.
+Who calls is decided by `hbone.control.callers`: on a Unix socket by what the kernel says of the other end, which
+nothing that a caller sends can change.
 """
 
 import logging
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hbone.control.ads_service import DiscoveryService, Subscribers, SubscriberView
-from hbone.control.attest_unix import UnixAccess
 from hbone.control.ca_service import CertificateService
+from hbone.control.callers import Callers
 from hbone.control.issue import Issuer
 from hbone.control.publish import Mesh
 from hbone.control.registry import Lease, Registry
 from hbone.control.registry_service import RegistryService
-from hbone.control.rpc import Caller, RpcServer, Servable
+from hbone.control.rpc import Peer, RpcServer, Servable
 from hbone.control.unixsocket import ControlSocket
 from hbone.times import Clock
 
@@ -34,7 +34,7 @@ class ControlPlane:
     issuer: Issuer
     mesh: Mesh
     registry: Registry
-    access: UnixAccess
+    callers: Callers
     clock: Clock
 
 
@@ -68,10 +68,11 @@ class ControlServer:
     def leases(self) -> tuple[Lease, ...]:
         return self._plane.registry.leases()
 
-    def _services(self, caller: Caller) -> Sequence[Servable]:
+    def _services(self, peer: Peer) -> Sequence[Servable]:
         plane = self._plane
+        identify = plane.callers.on(peer)
         return (
-            CertificateService(plane.issuer, plane.access, caller),
-            DiscoveryService(self._subscribers, plane.access, caller),
-            RegistryService(plane.registry, plane.mesh, plane.access, caller),
+            CertificateService(plane.issuer, identify),
+            DiscoveryService(self._subscribers, identify),
+            RegistryService(plane.registry, plane.mesh, identify),
         )

@@ -7,15 +7,19 @@ does anything begin to run. Order of the end: stop accepting, drain, cut, close.
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from hbone import __version__
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import FileSources, MeshFiles
+from hbone.app.window import Windows
 from hbone.config.model import NodeSettings
 from hbone.config.places import control_socket, state_dir
 from hbone.config.refs import AccountRef
@@ -32,6 +36,8 @@ from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
 from hbone.telemetry.log import Logs
+from hbone.telemetry.metrics import Metrics
+from hbone.telemetry.process import describe_process, open_fds
 from hbone.telemetry.views import ProcessView
 
 if TYPE_CHECKING:
@@ -111,20 +117,28 @@ def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
 class Node:
     """One node. `async with` builds and starts it; leaving drains and closes it."""
 
-    def __init__(self, settings: NodeSettings, parts: NodeParts, logs: Logs) -> None:
+    def __init__(
+        self, settings: NodeSettings, parts: NodeParts, logs: Logs, quit_: Callable[[], None] = lambda: None
+    ) -> None:
+        """`quit_`: what `POST /quitquitquit` does."""
         self.settings = settings
+        self.metrics = Metrics()
+        self._quit = quit_
+        self._windows = Windows(settings)
         self.store = parts.store
         self._parts = parts
         self._logs = logs
         self._clock = SystemClock()
         self._tasks = Tasks("node")
         self._started = self._clock.now()
+        self._started_wall = self._clock.wall()
         self._pending: set[str] = set()
         self._draining = False
         self._ready = asyncio.Event()
         self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
+        describe_process(self.metrics, __version__, logs)
 
     async def __aenter__(self) -> Self:
         parts = self._parts
@@ -135,6 +149,17 @@ class Node:
         if self.files is not None:
             await self.files.load()
         self.dataplane.bind()
+        try:
+            self._windows.bind()
+            await self._start()
+        except BaseException:
+            self._windows.close_sockets()
+            self.dataplane.stop_accepting()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        parts = self._parts
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._tasks.close)
             await undo.enter_async_context(self.keeper)
@@ -145,10 +170,10 @@ class Node:
             if parts.endpoint is not None:
                 self._subscribe(parts.endpoint)
             self._prefetch()
+            undo.push_async_exit(await self._windows.serve(self, self._logs, self.metrics, self._quit))
             if not self._pending:
                 self._begin()
             self._undo = undo.pop_all()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         self._draining = True
@@ -213,25 +238,24 @@ class Node:
         return tuple(sorted(self._pending))
 
     def process(self) -> ProcessView:
-        from hbone import __version__
-
         state = "draining" if self._draining else "starting" if self._pending else "ready"
         return ProcessView(
             role="node",
             version=__version__,
             pid=os.getpid(),
             state=state,
-            started_at="",
+            started_at=datetime.fromtimestamp(self._started_wall, UTC).isoformat(timespec="seconds"),
             uptime_s=self._clock.now() - self._started,
             pending=self.pending,
             listeners=self.dataplane.listeners(),
+            open_fds=open_fds(),
         )
 
 
 async def run_node(settings: NodeSettings, place: Place, logs: Logs, stop: Stop) -> int:
     """A node until `stop`; the exit code."""
     logs.batch_with(asyncio.get_running_loop().call_later)
-    async with Node(settings, parts_from(settings, place), logs) as node:
+    async with Node(settings, parts_from(settings, place), logs, stop.set) as node:
         calm_collector()
         log.info("waiting" if node.pending else "ready", extra={"pid": os.getpid()})
         await stop.wait()

@@ -29,9 +29,12 @@ class UpSettings:
 class Up:
     """`async with` starts the control plane, then the node on it."""
 
-    def __init__(self, settings: UpSettings, place: Place, logs: Logs) -> None:
+    def __init__(
+        self, settings: UpSettings, place: Place, logs: Logs, quit_: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
         self._logs = logs
+        self._quit = quit_
         self.control = Control(settings.control, place)
         self.node: Node
 
@@ -40,7 +43,7 @@ class Up:
         try:
             source = LocalCa(self.control.issuer, ttl_s=self._settings.node.svid_ttl_s)
             parts = NodeParts(store=self.control.mesh.store, source=source, mesh=self.control.mesh)
-            self.node = Node(self._settings.node, parts, self._logs)
+            self.node = Node(self._settings.node, parts, self._logs, self._quit)
             await self.node.__aenter__()
         except BaseException:
             await self.control.__aexit__()
@@ -77,7 +80,7 @@ def _count(number: int, noun: str) -> str:
 async def run_up(settings: UpSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:
     """Until `stop`; the exit code."""
     logs.batch_with(asyncio.get_running_loop().call_later)
-    async with Up(settings, place, logs) as up:
+    async with Up(settings, place, logs, stop.set) as up:
         calm_collector()
         say(up.summary())
         await stop.wait()

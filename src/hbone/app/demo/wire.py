@@ -93,7 +93,11 @@ class Wire:
             writer.close()
             return
         self.connections += 1
-        far_reader, far_writer = await asyncio.open_connection(str(target.ip), target.port)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(str(target.ip), target.port)
+        except OSError:
+            writer.close()  # the node is gone; what that means is for the claims to find out
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, far_writer), name="wire out")
@@ -113,7 +117,7 @@ class Wire:
             if self._canary in tail + data:
                 self.canary_seen = True
             tail = data[-len(self._canary) :]
-            if watched.records.get(23) and len(self.sample) < 24:
+            if data[0] == 23 and not self.sample:
                 self.sample = data[:24]
             writer.write(data)
             await writer.drain()

@@ -142,9 +142,10 @@ class Renewals:
             return False
         entry.credentials, entry.error, entry.failures = credentials, None, 0
         entry.priority = Priority.BACKGROUND
-        at = renew_at(credentials.svid, self._rng.uniform(-1.0, 1.0))
-        # a certificate that is past its half-life already, from a CA near its own end, must not be asked for in a loop
-        wait_s = max(at - self._clock.wall(), retry_after(0, self._rng))
+        came = self._clock.wall()
+        at = renew_at(credentials.svid, self._rng.uniform(-1.0, 1.0), came=came)
+        # a certificate that is nearly over when it comes, from a CA near its own end, must not be asked for in a loop
+        wait_s = max(at - came, retry_after(0, self._rng))
         entry.due = Instant(self._clock.now() + wait_s)
         return True
 

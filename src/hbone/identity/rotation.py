@@ -11,10 +11,14 @@ MAX_RETRY_S = 150.0  # ztunnel's ceiling
 _DOUBLINGS = 8  # 2^8 s is past the ceiling; keeps the power small however long the CA is away
 
 
-def renew_at(svid: X509Svid, jitter: float) -> WallTime:
-    """Half-way through life, moved by `jitter` (-1 to 1) times 5 % of life, so that a fleet does not ask at once."""
-    life_s = svid.not_after - svid.not_before
-    return WallTime(svid.not_before + life_s * (0.5 + 0.05 * jitter))
+def renew_at(svid: X509Svid, jitter: float, *, came: WallTime) -> WallTime:
+    """Half-way through life, moved by `jitter` (-1 to 1) times 5 % of life, so that a fleet does not ask at once.
+
+    Life begins when the certificate `came`: its notBefore lies minutes before that, for peers whose clocks are behind,
+    and half-way from there could be in the past when a certificate is for minutes only.
+    """
+    life_s = svid.not_after - came
+    return WallTime(came + life_s * (0.5 + 0.05 * jitter))
 
 
 def retry_after(attempt: int, rng: Rng) -> float:

@@ -72,8 +72,7 @@ def test_a_certificate_is_renewed_half_way_through_its_life_give_or_take_five_pe
     assert desk.state() is State.AVAILABLE
     assert desk.renewals.take_due() == []
     waited = desk.wait_due()
-    life = TTL_S + 120  # certificates begin two minutes back
-    assert 0.44 * life - 120 < waited < 0.56 * life - 120
+    assert 0.44 * TTL_S < waited < 0.56 * TTL_S
     assert desk.renewals.take_due() == [WEB]
     old = desk.renewals.credentials(WEB)
     assert desk.renewals.issued(WEB, desk.issue(WEB))
@@ -184,10 +183,16 @@ def test_what_arrives_after_it_was_forgotten_is_thrown_away(desk: Desk) -> None:
 def test_a_certificate_that_is_nearly_over_when_it_comes_is_not_asked_for_in_a_loop(desk: Desk) -> None:
     desk.renewals.need(WEB, Priority.REAL_TIME)
     desk.renewals.take_due()
-    credentials = desk.issue(WEB, ttl_s=100)  # its half-life lies before its issue: it begins two minutes back
-    desk.renewals.issued(WEB, credentials)
+    desk.renewals.issued(WEB, desk.issue(WEB, ttl_s=1))
     assert desk.renewals.take_due() == []
     assert desk.wait_due() > 0.5
+
+
+def test_a_certificate_for_a_minute_is_renewed_at_half_of_it(desk: Desk) -> None:
+    desk.renewals.need(WEB, Priority.REAL_TIME)
+    desk.renewals.take_due()
+    desk.renewals.issued(WEB, desk.issue(WEB, ttl_s=60))
+    assert 26 < desk.wait_due() < 34
 
 
 def test_only_valid_credentials_are_handed_out(desk: Desk) -> None:

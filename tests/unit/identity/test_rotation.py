@@ -14,7 +14,14 @@ BEGIN, DAY_S = SVID.not_before, 86400.0
 
 @pytest.mark.parametrize(("jitter", "hours"), [(0.0, 12.0), (1.0, 13.2), (-1.0, 10.8)])
 def test_renewal_is_due_at_half_life_moved_by_the_jitter(jitter: float, hours: float) -> None:
-    assert renew_at(SVID, jitter) - BEGIN == pytest.approx(hours * 3600, abs=2)
+    assert renew_at(SVID, jitter, came=BEGIN) - BEGIN == pytest.approx(hours * 3600, abs=2)
+
+
+def test_life_begins_when_a_certificate_came_not_at_its_backdated_beginning() -> None:
+    """A minute's certificate begins two minutes before it is issued: half-way between its dates is in the past."""
+    short = SpiffeCA().svid("spiffe://a.test/x", begins_h=-2 / 60, ends_h=1 / 60)
+    came = WallTime(short.not_after - 60)
+    assert renew_at(short, 0.0, came=came) - came == pytest.approx(30)
 
 
 def test_retries_double_from_one_second_to_the_ceiling() -> None:

@@ -70,13 +70,13 @@ def main(arguments: list[str] | None = None, environment: Mapping[str, str] = os
             cli.main(args=[], prog_name="hbone", complete_var=COMPLETE_VARIABLE)
         # Not click's main: that turns a closed pipe into exit 1.
         with cli.make_context("hbone", list(sys.argv[1:] if arguments is None else arguments)) as context:
-            cli.invoke(context)
+            code: object = cli.invoke(context)
         sys.stdout.flush()
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         return report(error, environment)
-    return DONE
+    return code if isinstance(code, int) else DONE  # what a command returns is its exit code
 
 
 def report(error: BaseException, environment: Mapping[str, str]) -> int:

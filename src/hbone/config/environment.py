@@ -101,6 +101,12 @@ def mistakes(environment: Mapping[str, str], models: tuple[type[Settings], ...])
     return tuple(found)
 
 
+def without_settings(environment: Mapping[str, str], model: type[Settings]) -> dict[str, str]:
+    """`environment` less everything that would be read as a setting: for a process that is set by its file alone."""
+    ours = {name for field in settings_of(model) for name in field.env} | REFUSED.keys()
+    return {name: value for name, value in environment.items() if name not in ours and not name.startswith(ENV_PREFIX)}
+
+
 def _drain_within(text: str) -> str:
     """The drain deadline inside a pod's grace period: 5 s less, 1 s less from 10 s on down, at least 1 s.
 

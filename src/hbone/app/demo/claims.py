@@ -93,12 +93,13 @@ async def connections_share_a_tunnel(stage: Stage) -> Evidence:
     with ExitStack() as stack:
         await asyncio.to_thread(hold, stage.client(), MANY, stack)
         tunnels = stage.wire.connections
-        _require(tunnels == 1, f"{MANY} connections made {tunnels} tunnels instead of one")
+        renewed = len(serials(stage.control.journal_path)[CLIENT_ID]) - 1  # on a slow machine; each takes a new tunnel
+        _require(1 <= tunnels <= 1 + renewed, f"{MANY} connections made {tunnels} tunnels instead of one")
         await asyncio.to_thread(hold, stage.job(), 10, stack)
-        both = stage.wire.connections
-        _require(both == 2, f"two identities made {both} tunnels instead of two")
+        own = stage.wire.connections - tunnels
+        _require(own == 1, f"another identity made {own} tunnels of its own instead of one")
     return Evidence([
-        f"{MANY} connections of web/client open at once: 1 TLS connection on the wire",
+        f"{MANY} connections of web/client open at once: {tunnels} TLS connection on the wire",
         "10 more of batch/job, another identity: 1 TLS connection of its own, none shared",
     ])  # fmt: skip
 

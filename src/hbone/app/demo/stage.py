@@ -11,10 +11,11 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from hbone.addr import SocketAddress
 from hbone.app.control import Control
@@ -22,15 +23,18 @@ from hbone.app.demo.client import Client
 from hbone.app.demo.wire import Wire
 from hbone.app.demo.workloads import READY
 from hbone.app.node import Place
-from hbone.config.model import ControlSettings
+from hbone.config.environment import without_settings
+from hbone.config.model import ControlSettings, NodeSettings
 from hbone.errors import HboneError
 from hbone.net.clock import system_rng
 
 CLIENT, JOB, ECHO, API, IMPOSTOR = (f"127.10.0.{n}" for n in (11, 12, 13, 21, 31))
 API_HOST, ECHO_HOST, IMPOSTOR_HOST = "api.shop.demo", "echo.shop.demo", "payments.shop.demo"
-SVID_TTL_S: Final = 16  # renewed after 8 s: within the demo, and not before its first half
+SVID_TTL_S: Final = 10  # renewed after 5 s: within the demo, and not before its first half
 START_LIMIT_S: Final = 15.0
 STOP_LIMIT_S: Final = 5.0
+
+T = TypeVar("T")
 
 
 class StageFailed(HboneError):
@@ -94,9 +98,7 @@ class Stage:
         self.directory = Path(enter(tempfile.TemporaryDirectory(prefix="hbone-demo-")))
         self.canary = f"canary-{system_rng().getrandbits(128):032x}".encode()
         self.ports = Ports(_free_port(ECHO), _free_port(API), _free_port("127.0.0.1"))
-        self.api_port, self.echo_port = await asyncio.gather(
-            self._application("http", API), self._application("echo", ECHO)
-        )
+        self.api_port, self.echo_port = await _both(self._application("http", API), self._application("echo", ECHO))
         await self._lay_wires()
         self.mesh_directory.mkdir()
         self._write_mesh()
@@ -105,7 +107,7 @@ class Stage:
             Place(environment=dict(os.environ), state_dir=self.directory / "state"),
         )
         await self._undo.enter_async_context(self.control)
-        self.node_a, self.node_b = await asyncio.gather(self._node("a", ECHO), self._node("b", API))
+        self.node_a, self.node_b = await _both(self._node("a", ECHO), self._node("b", API))
 
     async def _lay_wires(self) -> None:
         self.wire, impostor = Wire(API, self.canary), Wire(IMPOSTOR, self.canary)
@@ -177,7 +179,12 @@ listeners:
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=out_file, stderr=err_file
+                sys.executable,
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out_file,
+                stderr=err_file,
+                env=without_settings(os.environ, NodeSettings),
             )
         self._undo.push_async_callback(_stop, process)
         return Proc(name, process, out, err)
@@ -215,6 +222,16 @@ listeners:
             if asyncio.get_running_loop().time() >= deadline:
                 return ""
             await asyncio.sleep(0.02)
+
+
+async def _both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, T]) -> tuple[T, T]:
+    """What both give; when one fails the other has ended too, so that nothing is put up while all is taken down."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = group.create_task(first), group.create_task(second)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return tasks[0].result(), tasks[1].result()
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Final, TextIO
 
 from hbone.app.demo.claims import CLAIMS, Evidence
@@ -51,42 +53,51 @@ class Teller:
 
 
 async def tell(stop: Stop, *, keep: bool, colour: bool) -> int:
-    """Play it; 0 when every claim held, 1 when one did not."""
+    """Play it; 0 when every claim held, 1 when one did not, 130 when it was stopped before its end."""
     teller = Teller(sys.stdout, colour=colour)
-    started = time.monotonic()
     teller.say(INTRODUCTION)
     try:
-        async with Stage() as stage:
-            teller.say(f"Everything is up after {time.monotonic() - started:.1f} s.")
-            failed = await _play(stage, teller, stop)
-            seconds = time.monotonic() - started
-            teller.say()
-            if stop.is_set:
+        async with AsyncExitStack() as undo:
+            played = await stop.unless_set(_play(undo, teller))
+            if played is None:
+                teller.heading("Interrupted: everything is taken down.")
                 return 130
-            if failed:
-                teller.say(f"{failed} of {len(CLAIMS)} claims failed ({seconds:.0f} s).")
-            else:
-                teller.say(f"All {len(CLAIMS)} claims hold ({seconds:.0f} s).")
             if keep:
-                await _keep(stage, teller, stop)
+                await _keep(played.stage, teller, stop)
     except HboneError as error:
         teller.bad(str(error))
         return 1
-    return 1 if failed else 0
+    return 1 if played.failed else 0
 
 
-async def _play(stage: Stage, teller: Teller, stop: Stop) -> int:
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """The demo after its last claim."""
+
+    stage: Stage
+    failed: int
+
+
+async def _play(undo: AsyncExitStack, teller: Teller) -> _Played:
+    """Put up what `undo` takes down, and try every claim."""
+    started = time.monotonic()
+    stage = await undo.enter_async_context(Stage())
+    teller.say(f"Everything is up after {time.monotonic() - started:.1f} s.")
     failed = 0
     for number, (title, claim) in enumerate(CLAIMS, 1):
-        if stop.is_set:
-            break
         teller.heading(f"{number}. {title}")
         try:
             _show(await claim(stage), teller)
         except (HboneError, OSError) as error:
             failed += 1
             teller.bad(str(error))
-    return failed
+    seconds = time.monotonic() - started
+    teller.say()
+    if failed:
+        teller.say(f"{failed} of {len(CLAIMS)} claims failed ({seconds:.0f} s).")
+    else:
+        teller.say(f"All {len(CLAIMS)} claims hold ({seconds:.0f} s).")
+    return _Played(stage, failed)
 
 
 def _show(evidence: Evidence, teller: Teller) -> None:

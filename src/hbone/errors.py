@@ -112,6 +112,10 @@ class ConnectRefused(HboneError):
     """The far proxy answered a CONNECT with another status than 200. Attribute: `answer` (int)."""
 
 
+class NoAnswer(HboneError):
+    """The far proxy did not answer a CONNECT in time."""
+
+
 class UpstreamFailed(HboneError):
     """An upstream connection could not be made. Attribute: `upstream`."""
 

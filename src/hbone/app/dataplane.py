@@ -33,10 +33,14 @@ from hbone.discovery.store import Change, Store
 from hbone.errors import ConnectionCut, HboneError, NoRoute
 from hbone.net import entry
 from hbone.net.listener import Listener
-from hbone.net.sockets import original_destination, peer_of
+from hbone.net.sockets import bound_address, original_destination, peer_of
 from hbone.net.tasks import Tasks
-from hbone.proxy.inbound import Inbound, InboundOptions, InboundParts
-from hbone.proxy.outbound import Call, Outbound, OutboundParts
+from hbone.proxy.calls import Call, OutboundParts, answer_deadlines
+from hbone.proxy.halfclose import HalfCloses
+from hbone.proxy.inbound import Inbound
+from hbone.proxy.inbound_stream import InboundOptions, InboundParts
+from hbone.proxy.judge import Authorize
+from hbone.proxy.outbound import Outbound
 from hbone.proxy.outcome import Counters, NoCounters, Outcomes
 from hbone.proxy.passthrough import InboundPassthrough, PlainParts
 from hbone.proxy.pool import Pool
@@ -58,6 +62,7 @@ class Surroundings:
     access: AccessLog
     clock: Clock
     counters: Counters = field(default_factory=NoCounters)
+    authorize: Authorize | None = None
 
 
 class DataPlane:
@@ -66,19 +71,29 @@ class DataPlane:
     def __init__(self, settings: NodeSettings, around: Surroundings) -> None:
         self.settings = settings
         self.around = around
-        self.registry = Registry()
+        self.registry = Registry(settings.limits.max_connections)
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
         self.local = local_workloads(settings, around.store)
         parts = tunnel_parts(settings, around.clock, self._loop)
+        self._links = parts.link
+        half_close_s = settings.timeouts.half_close_timeout_s
+        self._half_closes = HalfCloses(self._loop, half_close_s) if half_close_s is not None else None
+        self._answers = answer_deadlines(self._loop, settings.timeouts.connect_response_timeout_s)
         self.outcomes = Outcomes(around.access, around.counters, around.clock)
         self.pool = Pool(parts, around.identities, pool_policy(settings), self._tasks)
         self._illegal: frozenset[int] = frozenset()
         self._plain = PlainParts(
-            loop=self._loop, dial=app_dial(settings), outcomes=self.outcomes, registry=self.registry
+            loop=self._loop,
+            dial=app_dial(settings),
+            outcomes=self.outcomes,
+            registry=self.registry,
+            closing=parts.link.closing,
+            half_closes=self._half_closes,
         )
+        self._plaintext = InboundPassthrough(self._plain, self.local, self._illegal, around.authorize)
         self.inbound = Inbound(self._inbound_parts(parts))
         self.outbound = Outbound(self._outbound_parts())
         around.identities.on_renewed(self.pool.identity_renewed)
@@ -100,7 +115,9 @@ class DataPlane:
                 max_tunnels=settings.limits.max_inbound_tunnels,
                 response_baggage=settings.response_baggage,
                 context=InboundContext(illegal_ports=self._illegal),
+                authorize=self.around.authorize,
             ),
+            half_closes=self._half_closes,
         )
 
     def _outbound_parts(self) -> OutboundParts:
@@ -115,6 +132,9 @@ class DataPlane:
             registry=self.registry,
             tasks=self._tasks,
             rng=random.Random(rng.getrandbits(128)),  # noqa: S311 -- for trace ids, which are no secret
+            closing=self._links.closing,
+            answers=self._answers,
+            half_closes=self._half_closes,
             context=OutboundContext(illegal_ports=self._illegal, cluster_domain=self.settings.cluster_domain),
         )
 
@@ -129,8 +149,9 @@ class DataPlane:
                 sock.close()
             self._bound.clear()
             raise
-        ports = frozenset(name[1] for _, sock, _ in self._bound if isinstance(name := sock.getsockname(), tuple))
+        ports = frozenset(address.port for _, sock, _ in self._bound if (address := bound_address(sock)) is not None)
         self._illegal = ports
+        self._plaintext.illegal_ports = ports
         self.inbound.parts = replace(
             self.inbound.parts,
             options=replace(self.inbound.parts.options, context=InboundContext(illegal_ports=ports)),
@@ -141,10 +162,9 @@ class DataPlane:
 
     def _bind_all(self) -> None:
         listeners = self.settings.listeners
-        plain = InboundPassthrough(self._plain, self.local, frozenset())
         named: list[tuple[str, Listen | None, Callable[[socket.socket], None]]] = [
             ("inbound", listeners.inbound, self.inbound.accept),
-            ("inbound_plaintext", listeners.inbound_plaintext, plain.accept),
+            ("inbound_plaintext", listeners.inbound_plaintext, self._plaintext.accept),
             ("outbound", listeners.outbound, self._accept_captured),
             ("socks", listeners.socks, self._accept_program),
         ]
@@ -207,15 +227,14 @@ class DataPlane:
         try:
             wish = await entry.negotiate(sock, deadline)
         except HboneError as error:
-            self.outbound.refuse(sock, str(downstream), "-", error)
+            self.outbound.refuse(sock, str(downstream), "-", error, entry.TOLD)
             return
         except BaseException:
             sock.close()
             raise
         source = self.local.outbound_source(downstream.ip)
         if source is None:
-            wish.entry.failed(sock, _stranger(downstream))
-            self._refuse_stranger(sock, downstream, wish.target)
+            self.outbound.refuse(sock, str(downstream), str(wish.target), _stranger(downstream), wish.entry)
             return
         call = Call(source=source, downstream=downstream, target=wish.target, entry=wish.entry)
         self.outbound.connect(sock, call)
@@ -256,6 +275,8 @@ class DataPlane:
                 await asyncio.sleep(min(GOAWAY_GRACE_S, deadline_s / 4))
                 self.inbound.finish_drain()
                 await self.registry.wait_empty()
+                await self._links.open.wait_empty()  # what the last streams wrote may still be in their tunnels
+                await self._links.closing.wait_empty()
         except TimeoutError:
             pass
         cut = self.registry.cut_all(ConnectionCut("connection closed due to connection drain"))
@@ -267,6 +288,10 @@ class DataPlane:
         self.inbound.close()
         self.pool.close()
         await self._tasks.close()
+        self._links.closing.close()
+        self._answers.close()
+        if self._half_closes is not None:
+            self._half_closes.close()
 
     # --- views ----------------------------------------------------------------------------------------------
 

@@ -11,8 +11,12 @@ from hbone.config.refs import AccountRef
 from hbone.discovery.model import Protocol, Workload
 from hbone.discovery.store import Store
 from hbone.errors import UsageError
+from hbone.net.budget import BufferBudget
+from hbone.net.closing import Closing
 from hbone.net.dial import DialOptions
-from hbone.net.h2link import LinkParts, PingPolicy
+from hbone.net.h2link import LinkParts
+from hbone.net.heartbeat import PingPolicy
+from hbone.net.members import Members
 from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener
 from hbone.net.tls import ReadBuffer
 from hbone.protocol.outbox import BufferPool
@@ -94,8 +98,12 @@ def app_dial(settings: NodeSettings) -> DialOptions:
 
 
 def pool_policy(settings: NodeSettings) -> PoolPolicy:
+    timeouts = settings.timeouts
     return PoolPolicy(
-        max_streams=settings.http2.pool_max_streams_per_tunnel, idle_s=settings.timeouts.idle_tunnel_timeout_s
+        max_streams=settings.http2.pool_max_streams_per_tunnel,
+        max_total=settings.limits.max_outbound_tunnels,
+        idle_s=timeouts.idle_tunnel_timeout_s,
+        wait_s=timeouts.connect_timeout_s + timeouts.handshake_timeout_s,
     )
 
 
@@ -114,6 +122,9 @@ def tunnel_parts(settings: NodeSettings, clock: Clock, loop: asyncio.AbstractEve
             buffer=ReadBuffer(),
             clock=clock,
             pings=PingPolicy(interval_s=timeouts.ping_interval_s, timeout_s=timeouts.ping_timeout_s),
+            closing=Closing(loop),
+            budget=BufferBudget(limits.max_buffered_bytes),
+            open=Members(),
         ),
         buffers=BufferPool(),
         client=replace(

@@ -90,6 +90,10 @@ class Limits(Settings):
     max_inbound_tunnels: Count = setting(10_000, "HBONE connections from peers", LIVE, ge=1)
     max_outbound_tunnels: Count = setting(10_000, "HBONE connections to peers", LIVE, ge=1)
     max_connections: Count = setting(65_536, "connections carried at one time, all directions together", LIVE, ge=1)
+    max_buffered_bytes: Size = setting(
+        1 << 30, "payload kept for applications that do not take it; beyond, its tunnels get no more credit", DRAIN,
+        ge=1 << 20,
+    )  # fmt: skip
     max_header_list_bytes_inbound: Size = setting(
         65_536, "header list of a CONNECT, RFC 9113 section 6.5.2", DRAIN, ge=1024, le=1 << 20
     )

@@ -83,9 +83,8 @@ class Dial:
     def _settle(self, number: int) -> None:
         sock = self._sock
         if number in _UP and sock is not None:
-            if sock.getsockname() == sock.getpeername():  # TCP's simultaneous open with itself, on loopback
-                number = errno.ECONNREFUSED
-            else:
+            number = _self_connected(sock)
+            if not number:
                 self._sock = None
                 self._end(sock, None)
                 return
@@ -108,6 +107,15 @@ class Dial:
             done(sock, error)
         elif sock is not None:
             sock.close()
+
+
+def _self_connected(sock: socket.socket) -> int:
+    """ECONNREFUSED for a socket that met itself (TCP's simultaneous open, on loopback, where nobody listens on a
+    port that may be a local one); another errno for one that is gone already; else 0."""
+    try:
+        return errno.ECONNREFUSED if sock.getsockname() == sock.getpeername() else 0
+    except OSError as error:
+        return error.errno or errno.ECONNRESET
 
 
 def _new_socket(upstream: SocketAddress, options: DialOptions) -> socket.socket:

@@ -13,6 +13,7 @@ from hbone.addr import Authority
 from hbone.errors import (
     ConnectRefused,
     HboneError,
+    NoAnswer,
     NoRoute,
     PeerViolation,
     PolicyDenied,
@@ -24,9 +25,13 @@ from hbone.times import Instant
 
 
 class ProgramEntry(Protocol):
-    """What is said to the program when its connection is up, or will not be."""
+    """What is said to the program when its connection is up, or will not be.
+
+    `optimistic`: its bytes may go before the answer. `tells`: a failure is put in words, which it must get to read.
+    """
 
     optimistic: bool
+    tells: bool
 
     def connected(self, sock: socket.socket) -> None: ...
     def failed(self, sock: socket.socket, error: HboneError) -> None: ...
@@ -48,6 +53,7 @@ class SocksEntry:
     """Answers in SOCKS5. The program speaks after the reply, so nothing may be sent for it before."""
 
     optimistic = False
+    tells = True
 
     def connected(self, sock: socket.socket) -> None:
         _say(sock, socks5.reply(socks5.Reply.SUCCEEDED))
@@ -60,17 +66,29 @@ class HttpEntry:
     """Answers in HTTP/1.1."""
 
     optimistic = False
+    tells = True
 
     def connected(self, sock: socket.socket) -> None:
         _say(sock, httpconnect.ESTABLISHED)
 
     def failed(self, sock: socket.socket, error: HboneError) -> None:
-        status = 403 if _denied(error) else 504 if isinstance(error, UpstreamTimeout) else 502
+        status = 403 if _denied(error) else 504 if isinstance(error, UpstreamTimeout | NoAnswer) else 502
         _say(sock, httpconnect.refusal(status, str(error)))
+
+
+class Told:
+    """`negotiate` has answered the program already."""
+
+    optimistic = False
+    tells = True
+
+    def connected(self, sock: socket.socket) -> None: ...
+    def failed(self, sock: socket.socket, error: HboneError) -> None: ...
 
 
 SOCKS: Final = SocksEntry()
 HTTP: Final = HttpEntry()
+TOLD: Final = Told()
 
 
 async def negotiate(sock: socket.socket, deadline: Instant) -> Wish:
@@ -179,7 +197,7 @@ def _denied(error: HboneError) -> bool:
 def _socks_code(error: HboneError) -> socks5.Reply:
     if _denied(error):
         return socks5.Reply.NOT_ALLOWED
-    if isinstance(error, UpstreamTimeout | NoRoute):
+    if isinstance(error, UpstreamTimeout | NoAnswer | NoRoute):
         return socks5.Reply.HOST_UNREACHABLE
     if isinstance(error, UpstreamFailed):
         codes = {errno.ECONNREFUSED: socks5.Reply.REFUSED, errno.ENETUNREACH: socks5.Reply.NETWORK_UNREACHABLE}

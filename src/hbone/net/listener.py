@@ -5,7 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from hbone.addr import SocketAddress
 from hbone.net.sockets import KeepAlive, tune
@@ -45,7 +45,7 @@ class Listener:
     def address(self) -> SocketAddress | str:
         """Where it listens: an address, or a Unix socket's path."""
         name = self._sock.getsockname()
-        return SocketAddress.of(name) if isinstance(name, tuple) else str(name)
+        return SocketAddress.of(cast("tuple[object, ...]", name)) if isinstance(name, tuple) else str(name)
 
     @property
     def sock(self) -> socket.socket:

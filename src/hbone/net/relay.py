@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hbone.errors import ConnectionCut, HboneError
+from hbone.net.closing import LONG
 from hbone.net.h2link import H2Link
 from hbone.net.sockets import close_with_reset
 from hbone.protocol.codes import ErrorCode, code_name
@@ -25,7 +26,6 @@ SMALL_READ: Final = 16_375  # one frame that fills one TLS record
 BULK_READ: Final = 262_144  # measured: 16 records a turn; 8 cost 4 % more CPU, 4 cost 10 %
 STAYS_BULK: Final = 65_536  # a read below this ends the bulk mode
 GATHER_LIMIT: Final = 512  # views per sendmsg: Linux takes 1024 (IOV_MAX), macOS too
-LINGER_S: Final = 5.0  # how long an application's late bytes are read and dropped after both sides were told
 
 
 class StreamRelay:
@@ -38,11 +38,10 @@ class StreamRelay:
         "_done",
         "_down_broken",
         "_down_done",
-        "_linger_timer",
-        "_lingering",
         "_loop",
         "_reading",
         "_remote_ended",
+        "_unwanted",
         "_up_done",
         "_writing",
         "bytes_down",
@@ -57,12 +56,12 @@ class StreamRelay:
         self,
         loop: asyncio.AbstractEventLoop,
         link: H2Link,
-        stream: Stream | None,
+        stream: Stream,
         done: Callable[[HboneError | None], None],
     ) -> None:
         self._loop = loop
         self.link = link
-        self.stream: Stream = stream  # type: ignore[assignment] # a client's stream is opened with the relay as its owner
+        self.stream = stream
         self.sock: socket.socket | None = None
         self.fd = -1
         self._done = done
@@ -74,11 +73,10 @@ class StreamRelay:
         self._remote_ended = False
         self._down_done = False
         self._down_broken = False  # the application no longer takes bytes, but may still have sent some
-        self._lingering = False
-        self._linger_timer: asyncio.TimerHandle | None = None
+        self._unwanted = False  # the far side takes no more of the application's bytes
         self._closed = False
-        self.bytes_up = 0
-        self.bytes_down = 0
+        self.bytes_up: int = 0
+        self.bytes_down: int = 0
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -99,23 +97,25 @@ class StreamRelay:
         """End both directions at once; both ends see a reset."""
         if self._closed:
             return
-        self._reset_stream(code)
+        self.link.reset(self.stream, code)
         self._abort_local(error)
 
     def _finish(self, error: HboneError | None) -> None:
         if self._closed:
             return
         self._closed = True
-        self._backlog = None
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
+        self._drop_backlog()
+        self.stream.owner = None  # what still comes for it in this turn of the link is nobody's
         self._done(error)
 
     def _close_local(self) -> None:
         """Both directions are complete."""
         self._forget_socket()
         if self.sock is not None:
-            self.sock.close()
+            if self._unwanted:
+                self.link.closing.linger(self.sock, LONG)
+            else:
+                self.sock.close()
         self._finish(None)
 
     def _abort_local(self, error: HboneError) -> None:
@@ -133,11 +133,13 @@ class StreamRelay:
             self._writing = False
             self._loop.remove_writer(self.fd)
 
-    def _reset_stream(self, code: int) -> None:
-        if not self.link.closed:
-            self.link.connection.reset(self.stream, code)
-            self.link.request_flush()
-            self.link.stream_over()
+    def _drop_backlog(self) -> None:
+        if self._backlog is not None:
+            self.link.budget.give_back(len(self._backlog))
+            self._backlog = None
+
+    def half_closed(self) -> None:
+        """One direction has ended and the other goes on, for as long as it likes; a subclass may limit that."""
 
     # --- up: local socket → tunnel --------------------------------------------------------------------------
 
@@ -176,6 +178,7 @@ class StreamRelay:
         try:
             n = self._read_bulk(want) if self._bulk else self._read_small(want)
         except (BlockingIOError, InterruptedError):
+            link.outbox.abandon()
             return
         except OSError as error:
             self._local_failed(error)
@@ -225,25 +228,21 @@ class StreamRelay:
     def _local_ended(self) -> None:
         """The application closed its sending side."""
         self._read_off()
-        if self._lingering:
-            self._close_local()
-            return
         if self._down_broken:  # it had reset the connection; this is no end
             self._local_failed(ConnectionResetError("connection reset by the application"))
             return
         self._up_done = True
-        self.link.connection.end(self.stream)
-        self.link.request_flush()
+        self.link.end(self.stream)
+        if self._closed:
+            return
         if self._down_done:
-            self.link.stream_over()
             self._close_local()
+        else:
+            self.half_closed()
 
     def _local_failed(self, error: OSError) -> None:
         """The application's connection broke: the other end must not take what it has for the whole."""
-        if self._lingering:
-            self._close_local()
-            return
-        self._reset_stream(ErrorCode.CONNECT_ERROR)
+        self.link.reset(self.stream, ErrorCode.CONNECT_ERROR)
         self._abort_local(
             ConnectionCut("the local connection was reset", why=error.strerror or str(error), errno=error.errno)
         )
@@ -287,6 +286,7 @@ class StreamRelay:
         backlog = self._backlog
         if backlog is None:
             backlog = self._backlog = bytearray()
+        before = len(backlog)
         for chunk in chunks:
             size = len(chunk)
             if skip >= size:
@@ -294,6 +294,7 @@ class StreamRelay:
             else:
                 backlog += chunk[skip:] if skip else chunk
                 skip = 0
+        self.link.budget.take(self.link, len(backlog) - before)
         if self.sock is not None and not self._writing:
             self._writing = True
             self._loop.add_writer(self.fd, self._drain_backlog)
@@ -312,12 +313,11 @@ class StreamRelay:
             except OSError as error:
                 self._local_write_failed(error)
                 return
-            del backlog[:n]  # O(1): CPython moves the start
-            self.bytes_down += n
-            if n and not self.link.closed:
-                self.link.connection.consumed(self.stream, n)
-                if self.link.outbox:
-                    self.link.request_flush()
+            if n:
+                del backlog[:n]  # O(1): CPython moves the start
+                self.bytes_down += n
+                self.link.budget.give_back(n)
+                self.link.consumed(self.stream, n)
         if backlog:
             if not self._writing:
                 self._writing = True
@@ -339,29 +339,30 @@ class StreamRelay:
     def _finish_down(self) -> None:
         """Everything is delivered: pass the end on, and keep the other direction going."""
         self._down_done = True
-        if self._up_done and not self._lingering:
+        if self._up_done:
             self._close_local()
             return
         try:
             self.sock.shutdown(socket.SHUT_WR)  # type: ignore[union-attr]
         except OSError:
             pass  # the application has gone; reading tells how
-        if self._lingering:
-            self._linger()
+        self.half_closed()
 
     def _local_write_failed(self, error: OSError) -> None:
         """The application takes no more. What it sent before is still in our socket's queue: that goes on."""
         self._down_broken = True
-        self._backlog = None
+        self._drop_backlog()
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self.fd)
         if self._up_done:
             # its own bytes ended cleanly and were carried; it merely refuses the rest
-            self._reset_stream(ErrorCode.NO_ERROR)
+            self.link.reset(self.stream, ErrorCode.NO_ERROR)
             self._abort_local(
                 ConnectionCut("the application closed before it took everything", why=str(error.strerror))
             )
+        elif not self._reading:
+            self._local_failed(error)  # nobody takes its last bytes now: what matters is that it is gone
 
     # --- resets ---------------------------------------------------------------------------------------------
 
@@ -387,26 +388,10 @@ class StreamRelay:
     def _stop_sending(self) -> None:
         """The peer answered in full and wants no more (RFC 9113 §8.1): a clean end for the application.
 
-        Closing with its late bytes unread would make the kernel send a reset, and that could destroy the answer
-        on its way: they are read and dropped for a while.
+        Its late bytes are read and dropped for a while: see `hbone.net.closing`.
         """
         self._up_done = True
-        self._lingering = True
+        self._unwanted = True
         self._read_off()
         if self._down_done:
-            self._linger()
-
-    def _linger(self) -> None:
-        self._reading = True
-        self._loop.add_reader(self.fd, self._drop_late_bytes)
-        self._linger_timer = self._loop.call_later(LINGER_S, self._close_local)
-
-    def _drop_late_bytes(self) -> None:
-        try:
-            n = len(self.sock.recv(65536))  # type: ignore[union-attr]
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            n = 0
-        if n == 0:
             self._close_local()

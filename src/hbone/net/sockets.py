@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
+from typing import cast
 
 from hbone.addr import IpAddress, SocketAddress
 from hbone.errors import HboneError, UpstreamFailed, UpstreamTimeout, UsageError
@@ -49,16 +50,21 @@ def close_with_reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def bound_address(sock: socket.socket) -> SocketAddress | None:
+    """Where a TCP socket is bound; None for a Unix one."""
+    name: object = sock.getsockname()
+    return SocketAddress.of(cast("tuple[object, ...]", name)) if isinstance(name, tuple) else None
+
+
 def peer_of(sock: socket.socket) -> SocketAddress:
     """The other end's address; a Unix socket counts as 127.0.0.1 with port 0. Raises OSError when gone."""
-    name = sock.getpeername()
-    return SocketAddress.of(name) if isinstance(name, tuple) else _UNIX
+    name: object = sock.getpeername()
+    return SocketAddress.of(cast("tuple[object, ...]", name)) if isinstance(name, tuple) else _UNIX
 
 
 def local_of(sock: socket.socket) -> SocketAddress:
     """Our end's address, likewise."""
-    name = sock.getsockname()
-    return SocketAddress.of(name) if isinstance(name, tuple) else _UNIX
+    return bound_address(sock) or _UNIX
 
 
 _UNIX = SocketAddress.of(("127.0.0.1", 0))

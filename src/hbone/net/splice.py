@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from hbone.errors import ConnectionCut, HboneError
+from hbone.net.closing import LONG, Closing
 from hbone.net.sockets import close_with_reset
 
 CHUNK_BYTES: Final = 262_144  # one read; a slower reader ends in the kernel's buffers, at most this much is ours
@@ -13,19 +13,34 @@ CHUNK_BYTES: Final = 262_144  # one read; a slower reader ends in the kernel's b
 _scratch = memoryview(bytearray(CHUNK_BYTES))  # one for the process: its bytes never outlive a turn of the loop
 
 
+class SpliceOwner(Protocol):
+    """Who is told how it goes."""
+
+    def on_half_closed(self) -> None:
+        """One direction has ended, the other goes on."""
+
+    def on_ended(self, error: HboneError | None) -> None:
+        """Both are over; called once."""
+
+
 class _Direction:
     """Bytes from `source` to `sink`."""
 
-    __slots__ = ("_backlog", "_loop", "_splice", "carried", "done", "sink", "source")
+    __slots__ = ("_backlog", "_loop", "_splice", "broken", "carried", "done", "sink", "source")
 
     def __init__(self, splice: "Splice", source: socket.socket, sink: socket.socket) -> None:
         self._splice = splice
         self._loop = splice.loop
         self.source = source
         self.sink = sink
-        self._backlog = b""
+        self._backlog = memoryview(b"")
         self.carried = 0
-        self.done = False
+        self.done = False  # the source has ended, and the sink has everything
+        self.broken: OSError | None = None  # the sink takes no more
+
+    @property
+    def reading(self) -> bool:
+        return not (self.done or self.broken or self._backlog)
 
     def start(self) -> None:
         self._loop.add_reader(self.source.fileno(), self._on_readable)
@@ -47,7 +62,7 @@ class _Direction:
             return
         sent = self._send(_scratch[:n])
         if 0 <= sent < n:
-            self._backlog = bytes(_scratch[sent:n])
+            self._backlog = memoryview(bytes(_scratch[sent:n]))
             self._loop.remove_reader(self.source.fileno())
             self._loop.add_writer(self.sink.fileno(), self._on_writable)
 
@@ -57,17 +72,20 @@ class _Direction:
             return
         self._backlog = self._backlog[sent:]
         if not self._backlog:
+            self._backlog = memoryview(b"")  # the old one holds the whole piece
             self._loop.remove_writer(self.sink.fileno())
             self.start()
 
-    def _send(self, data: bytes | memoryview) -> int:
-        """Bytes taken; -1 when the splice has ended."""
+    def _send(self, data: memoryview) -> int:
+        """Bytes taken; -1 when the sink takes no more."""
         try:
             sent = self.sink.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            self._splice.failed(error)
+            self.broken = error
+            self.stop()
+            self._splice.refused(self)
             return -1
         self.carried += sent
         return sent
@@ -83,18 +101,20 @@ class _Direction:
 
 
 class Splice:
-    """Copies between two connected, non-blocking sockets and owns them; `done` is called once."""
+    """Copies between two connected, non-blocking sockets and owns them."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         downstream: socket.socket,
         upstream: socket.socket,
-        done: Callable[[HboneError | None], None],
+        owner: SpliceOwner,
+        closing: Closing,
     ) -> None:
         self.loop = loop
         self._sockets = (downstream, upstream)
-        self._done = done
+        self._owner = owner
+        self._closing = closing
         self._closed = False
         self._up = _Direction(self, downstream, upstream)
         self._down = _Direction(self, upstream, downstream)
@@ -112,25 +132,45 @@ class Splice:
         self._down.start()
 
     def ended(self) -> None:
-        if self._up.done and self._down.done:
-            self._close(None)
+        """A source has ended."""
+        broken = self._up.broken or self._down.broken
+        if broken is not None:
+            self.failed(broken)  # the end of a connection that had been reset is no end
+        elif self._up.done and self._down.done:
+            self._stop()
+            for sock in self._sockets:
+                sock.close()
+            self._owner.on_ended(None)
+        else:
+            self._owner.on_half_closed()
+
+    def refused(self, direction: _Direction) -> None:
+        """The sink of `direction` takes no more bytes."""
+        back = self._down if direction is self._up else self._up
+        error = direction.broken
+        if back.done:  # it had said everything, and that has been passed on: the source must get to read it
+            self._stop()
+            direction.sink.close()
+            self._closing.linger(direction.source, LONG)
+            why = (error.strerror if error is not None else None) or ""
+            self._owner.on_ended(ConnectionCut("the application closed before it took everything", why=why))
+        elif not back.reading and error is not None:
+            self.failed(error)
+        # else: what it said before is still in our socket's queue, and its end or error behind that
 
     def failed(self, error: OSError) -> None:
         self.cut(ConnectionCut("the connection was reset", why=error.strerror or str(error), errno=error.errno))
 
     def cut(self, error: HboneError) -> None:
         """End both directions at once; both ends see a reset."""
-        self._close(error)
-
-    def _close(self, error: HboneError | None) -> None:
         if self._closed:
             return
+        self._stop()
+        for sock in self._sockets:
+            close_with_reset(sock)
+        self._owner.on_ended(error)
+
+    def _stop(self) -> None:
         self._closed = True
         self._up.stop()
         self._down.stop()
-        for sock in self._sockets:
-            if error is None:
-                sock.close()
-            else:
-                close_with_reset(sock)
-        self._done(error)

@@ -239,6 +239,16 @@ class Http2Connection(IncomingFrames):
                 self._ended(stream)
         return pos
 
+    def hold_credit(self) -> None:
+        """From now on the peer gets no credit for the connection as a whole: it may send what it still has."""
+        self._low_mark = _NEVER
+
+    def give_credit(self) -> None:
+        """End of `hold_credit`; what is due goes out at once. May raise OutboxOverflow."""
+        self._low_mark = connection_low_mark(self.settings.connection_window_bytes)
+        if self._receive_window <= self._low_mark and self.last_error is None:
+            self._credit_connection()
+
     def _credit_connection(self) -> None:
         window = self.settings.connection_window_bytes
         self.outbox.append(frames.window_update(0, window - self._receive_window))

@@ -8,25 +8,21 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from hbone.addr import SocketAddress
 from hbone.errors import HboneError, NoRoute
+from hbone.net.closing import Closing
 from hbone.net.dial import Dial, DialOptions
 from hbone.net.sockets import close_with_reset, local_of, original_destination, peer_of
 from hbone.net.splice import Splice
+from hbone.proxy.entry import DIRECT, Entry, turn_away
+from hbone.proxy.halfclose import HalfCloses
+from hbone.proxy.judge import Authorize, Facts
 from hbone.proxy.outcome import Outcomes, Parties, connection_view, party_of
 from hbone.proxy.registry import Registry
 from hbone.proxy.served import LocalWorkloads
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Instant
-
-
-class PlainEntry(Protocol):
-    """What `hbone.proxy.outbound.Entry` does at the two moments that matter here."""
-
-    def connected(self, sock: socket.socket) -> None: ...
-    def failed(self, sock: socket.socket, error: HboneError) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +33,8 @@ class PlainParts:
     dial: DialOptions
     outcomes: Outcomes
     registry: Registry
+    closing: Closing
+    half_closes: HalfCloses | None = None
 
 
 class PlainConnection:
@@ -49,7 +47,7 @@ class PlainConnection:
         parts: PlainParts,
         sock: socket.socket,
         parties: Parties,
-        entry: PlainEntry | None,
+        entry: Entry,
         retry: Callable[[HboneError], bool] | None = None,
     ) -> None:
         self._parts = parts
@@ -61,8 +59,12 @@ class PlainConnection:
         self._splice: Splice | None = None
         self._started: Instant | None = None
 
-    def dial(self, upstream: SocketAddress) -> None:
+    def register(self) -> None:
+        """From now on it can be cut."""
         self._parts.registry.add(self)
+
+    def dial(self, upstream: SocketAddress) -> None:
+        """Connect, and carry; registered before."""
         self._dial = Dial(self._parts.loop, upstream, self._parts.dial, self._dialled)
         self._dial.start()
 
@@ -77,31 +79,40 @@ class PlainConnection:
             return
         self._retry = None
         self._started = self._parts.outcomes.opened(self._parties)
-        if self._entry is not None:
-            self._entry.connected(self._sock)
-        self._splice = Splice(self._parts.loop, self._sock, upstream, self._ended)
+        self._entry.connected(self._sock)
+        self._splice = Splice(self._parts.loop, self._sock, upstream, self, self._parts.closing)
         self._splice.start()
 
     def _fail(self, error: HboneError) -> None:
-        if self._entry is not None:
-            self._entry.failed(self._sock, error)
-        close_with_reset(self._sock)
+        turn_away(self._sock, self._entry, error, self._parts.closing)
         self._parts.registry.remove(self)
         self._parts.outcomes.refused(self._parties, error)
 
     def cut(self, error: HboneError) -> None:
+        """End it at once. Harmless when it is over."""
         if self._splice is not None:
             self._splice.cut(error)
-        elif self._dial is not None:
-            self._dial.cancel()
-            self._dial = None
+        elif self in self._parts.registry:
+            if self._dial is not None:
+                self._dial.cancel()
+                self._dial = None
             self._fail(error)
 
-    def _ended(self, error: HboneError | None) -> None:
-        self._parts.registry.remove(self)
-        splice = self._splice
+    def on_half_closed(self) -> None:
+        if self._parts.half_closes is not None:
+            self._parts.half_closes.begin(self)
+
+    @property
+    def carried_bytes(self) -> int:
+        return 0 if self._splice is None else self._splice.bytes_up + self._splice.bytes_down
+
+    def on_ended(self, error: HboneError | None) -> None:
+        parts, splice = self._parts, self._splice
+        parts.registry.remove(self)
+        if parts.half_closes is not None:
+            parts.half_closes.over(self)
         if splice is not None and self._started is not None:
-            self._parts.outcomes.ended(
+            parts.outcomes.ended(
                 self._parties, self._started, error, to_server=splice.bytes_up, to_client=splice.bytes_down
             )
 
@@ -115,10 +126,17 @@ class PlainConnection:
 class InboundPassthrough:
     """Plaintext that was captured on its way to a workload here (port 15006). `accept` is a listener's `Accepted`."""
 
-    def __init__(self, parts: PlainParts, local: LocalWorkloads, illegal_ports: frozenset[int]) -> None:
+    def __init__(
+        self,
+        parts: PlainParts,
+        local: LocalWorkloads,
+        illegal_ports: frozenset[int],
+        authorize: Authorize | None = None,
+    ) -> None:
         self._parts = parts
         self._local = local
-        self._illegal_ports = illegal_ports
+        self._authorize = authorize
+        self.illegal_ports = illegal_ports  # our own listeners: known when they are bound
 
     def accept(self, sock: socket.socket) -> None:
         try:
@@ -136,15 +154,24 @@ class InboundPassthrough:
             party_of(self._local.source_at(peer.ip), None),
             party_of(destination, None),
         )
-        refusal = self._refusal(target, known=destination is not None)
+        refusal = self._parts.registry.refusal() or self._refusal(target, known=destination is not None)
         if refusal is not None:
             self._parts.outcomes.refused(parties, refusal)
             close_with_reset(sock)
             return
-        PlainConnection(self._parts, sock, parties, None).dial(target)
+        connection = PlainConnection(self._parts, sock, parties, DIRECT)
+        connection.register()
+        denial = None
+        if self._authorize is not None:
+            facts = Facts(identity=None, source=peer, destination=target, workload=destination)
+            denial = self._authorize(facts)
+        if denial is None:
+            connection.dial(target)
+        else:
+            connection.cut(denial)
 
     def _refusal(self, target: SocketAddress, *, known: bool) -> HboneError | None:
-        if target.port in self._illegal_ports:
+        if target.port in self.illegal_ports:
             return NoRoute("attempted recursive call to ourselves", why=f"{target} is a listener of this proxy")
         if not known:
             return NoRoute(f"no workload of this node has the address {target.ip}", fix="add a WorkloadEntry for it")

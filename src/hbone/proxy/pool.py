@@ -2,7 +2,8 @@
 
 A connection that finds no tunnel waits in its key's queue. One task per key opens tunnels, one at a time, as long as
 the queue is not empty; its failure is everybody's who waited at that moment, and the next connection tries afresh
-(no memory of failures: a peer that has come back is used at once).
+(no memory of failures: a peer that has come back is used at once). Where no tunnel may be opened, those who wait get
+the room that others leave, or an answer after `PoolPolicy.wait_s`.
 """
 
 import asyncio
@@ -10,8 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from hbone.addr import IpAddress
 from hbone.errors import HboneError, TunnelFailure
 from hbone.identity.spiffe import SpiffeId
+from hbone.net.deadlines import Deadlines
 from hbone.net.tasks import Tasks
 from hbone.proxy.identities import Credentials, Identities
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
@@ -39,6 +42,10 @@ class Pool:
         self._policy = policy
         self._tasks = tasks
         self._entries: dict[PoolKey, _Entry] = {}
+        self._deadlines: Deadlines[tuple[PoolKey, TunnelWaiter]] = Deadlines(
+            parts.loop, policy.wait_s, self._waited_too_long
+        )
+        self._total = 0  # tunnels open or being opened
         self._draining = False
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -58,18 +65,18 @@ class Pool:
         while (tunnel := choose(entry.tunnels, credentials.generation, self._policy)) is not None:
             if tunnel.link.seems_alive():
                 return tunnel
-            entry.tunnels.remove(tunnel)
-            if not tunnel.link.closed:  # nothing can be lost by saying so: its streams learn it a moment earlier
-                tunnel.link.lost(TunnelFailure("the peer closed the tunnel", why="its proxy stopped or was restarted"))
+            # nothing can be lost by saying so: its streams learn it a moment earlier
+            tunnel.link.doom(TunnelFailure("the peer closed the tunnel", why="its proxy stopped or was restarted"))
         return None
 
     def wait(self, key: PoolKey, waiter: TunnelWaiter) -> None:
         """Queue for a tunnel; `waiter` is called from the loop, later."""
         if self._draining:
-            waiter(None, TunnelFailure("no new tunnels", why="this proxy is shutting down"))
+            waiter(None, _shutting_down())
             return
         entry = self._entries.setdefault(key, _Entry())
         entry.waiting.append(waiter)
+        self._deadlines.start((key, waiter))
         self._open_if_needed(key, entry)
 
     def forget_waiter(self, key: PoolKey, waiter: TunnelWaiter) -> None:
@@ -77,22 +84,58 @@ class Pool:
         entry = self._entries.get(key)
         if entry is not None and waiter in entry.waiting:
             entry.waiting.remove(waiter)
+            self._deadlines.stop((key, waiter))
+
+    def _waited_too_long(self, waiting: tuple[PoolKey, TunnelWaiter]) -> None:
+        key, waiter = waiting
+        entry = self._entries.get(key)
+        if entry is None or waiter not in entry.waiting:
+            return
+        entry.waiting.remove(waiter)
+        waiter(
+            None,
+            TunnelFailure(
+                f"no room in a tunnel to {key.peer} within {self._policy.wait_s:g} s",
+                why=f"{len(entry.tunnels)} are open, and all the streams that they may have are in use",
+                fix="allow more streams per tunnel at the peer, or spread the load over more peers",
+            ),
+        )
 
     def _open_if_needed(self, key: PoolKey, entry: _Entry) -> None:
-        if entry.waiting and may_open(len(entry.tunnels), entry.opening, self._policy):
-            entry.opening += 1
-            self._tasks.start(self._open(key, entry), name=f"open tunnel to {key.peer}")
+        if not entry.waiting:
+            return
+        credentials = self._identities.current(key.source)
+        generation = credentials.generation if credentials is not None else None
+        if not may_open(entry.tunnels, entry.opening, generation, self._policy):
+            return
+        if self._total >= self._policy.max_total:
+            self._make_room()
+        if self._total >= self._policy.max_total:
+            if not entry.tunnels:  # else its own will have room again
+                self._fail_waiting(key, entry, _too_many(self._policy.max_total))
+                self._drop_if_unused(key, entry)
+            return
+        entry.opening += 1
+        self._total += 1
+        self._tasks.start(self._open(key, entry), name=f"open tunnel to {key.peer}")
+
+    def _make_room(self) -> None:
+        """Close the tunnel that has been idle for longest, if any is idle."""
+        idle = [tunnel for tunnel in self.tunnels() if tunnel.idle_since is not None and not tunnel.streams]
+        if idle:
+            min(idle, key=lambda tunnel: tunnel.idle_since or 0.0).link.go_away()
 
     async def _open(self, key: PoolKey, entry: _Entry) -> None:
         failure: HboneError | None = None
+        opened: Tunnel | None = None
         try:
             credentials = await self._identities.fetch(key.source)
-            tunnel = self._usable(entry, credentials)
-            if tunnel is None:
+            if self._usable(entry, credentials) is None:
                 tunnel = await open_tunnel(key, credentials, self._parts, self._on_changed, self._on_gone)
-                if not tunnel.link.closed:
-                    entry.tunnels.append(tunnel)
-                    self._watch_idle()
+                if tunnel.link.closed:
+                    failure = TunnelFailure(f"{key.peer} closed the tunnel at once", fix="look into its access log")
+                else:
+                    opened = tunnel
         except HboneError as error:
             failure = error
         except BaseException:
@@ -100,12 +143,19 @@ class Pool:
             raise
         finally:
             entry.opening -= 1
+            if opened is None:
+                self._total -= 1
+            else:
+                entry.tunnels.append(opened)
+                self._watch_idle()
             if failure is not None:
-                self._fail_waiting(entry, failure)
+                self._fail_waiting(key, entry, failure)
             self._serve(key, entry)
 
-    def _fail_waiting(self, entry: _Entry, failure: HboneError) -> None:
+    def _fail_waiting(self, key: PoolKey, entry: _Entry, failure: HboneError) -> None:
         waiting, entry.waiting = entry.waiting, deque()
+        for waiter in waiting:
+            self._deadlines.stop((key, waiter))
         for waiter in waiting:
             waiter(None, failure)
 
@@ -116,7 +166,9 @@ class Pool:
             tunnel = self._usable(entry, credentials) if credentials is not None else None
             if tunnel is None:
                 break
-            entry.waiting.popleft()(tunnel, None)
+            waiter = entry.waiting.popleft()
+            self._deadlines.stop((key, waiter))
+            waiter(tunnel, None)
         self._open_if_needed(key, entry)
         self._drop_if_unused(key, entry)
 
@@ -132,17 +184,16 @@ class Pool:
             over = tunnel.retired or self._draining or tunnel.link.connection.peer_going_away
             if over or self._is_stale(tunnel):
                 tunnel.link.go_away()
-                return
         entry = self._entries.get(tunnel.key)
         if entry is not None and entry.waiting:
             self._serve(tunnel.key, entry)
 
     def _on_gone(self, tunnel: Tunnel) -> None:
         entry = self._entries.get(tunnel.key)
-        if entry is None:
-            return
-        if tunnel in entry.tunnels:
-            entry.tunnels.remove(tunnel)
+        if entry is None or tunnel not in entry.tunnels:
+            return  # it was never ready: whoever opens it deals with that
+        entry.tunnels.remove(tunnel)
+        self._total -= 1
         self._open_if_needed(tunnel.key, entry)
         self._drop_if_unused(tunnel.key, entry)
 
@@ -158,7 +209,7 @@ class Pool:
             if tunnel.key.source == identity and not tunnel.streams:
                 tunnel.link.go_away()
 
-    def retire_peer(self, ip: object) -> None:
+    def retire_peer(self, ip: IpAddress) -> None:
         """The workload at this address is gone or is another one now: no new streams on tunnels to it."""
         for tunnel in list(self.tunnels()):
             if tunnel.key.peer.ip == ip:
@@ -197,8 +248,21 @@ class Pool:
         self._draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for entry in list(self._entries.values()):
-            self._fail_waiting(entry, TunnelFailure("no new tunnels", why="this proxy is shutting down"))
+        for key, entry in list(self._entries.items()):
+            self._fail_waiting(key, entry, _shutting_down())
             for tunnel in list(entry.tunnels):
                 tunnel.link.lost(TunnelFailure("the tunnel was closed", why="this proxy shut down"))
         self._entries.clear()
+        self._deadlines.close()
+
+
+def _shutting_down() -> TunnelFailure:
+    return TunnelFailure("no new tunnels", why="this proxy is shutting down")
+
+
+def _too_many(limit: int) -> TunnelFailure:
+    return TunnelFailure(
+        f"no tunnel: {limit} are open, as many as allowed",
+        why="none of them is idle",
+        fix="raise `limits.max_outbound_tunnels`",
+    )

@@ -31,14 +31,17 @@ class PoolKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPolicy:
-    """`max_streams`: streams at once on one tunnel, whatever the peer allows beyond. `max_tunnels`: of one key.
+    """`max_streams`: streams at once on one tunnel, whatever the peer allows beyond. `max_tunnels`: of one key, those
+    that are only kept for their last streams not counted. `max_total`: of all keys, those included.
 
-    `idle_s`: how long a tunnel without streams is kept.
+    `idle_s`: how long a tunnel without streams is kept. `wait_s`: how long a connection waits for room in one.
     """
 
     max_streams: int = 1024
     max_tunnels: int = 64
+    max_total: int = 10_000
     idle_s: float = 300.0
+    wait_s: float = 20.0
 
 
 class Candidate(Protocol):
@@ -52,6 +55,11 @@ class Candidate(Protocol):
     @property
     def free_streams(self) -> int:
         """Streams that the peer would still take; 0 once either side goes away."""
+        ...
+
+    @property
+    def leaving(self) -> bool:
+        """It will never take another stream."""
         ...
 
     @property
@@ -74,9 +82,13 @@ def choose(tunnels: Iterable[_C], generation: int, policy: PoolPolicy) -> _C | N
     return best
 
 
-def may_open(open_tunnels: int, opening: int, policy: PoolPolicy) -> bool:
-    """One handshake at a time for a key (single flight), and not more tunnels than `max_tunnels`."""
-    return opening == 0 and open_tunnels < policy.max_tunnels
+def may_open(tunnels: Iterable[Candidate], opening: int, generation: int | None, policy: PoolPolicy) -> bool:
+    """One handshake at a time for a key (single flight), and not more tunnels than `max_tunnels` for new streams.
+
+    `generation` None: there is no certificate now, so no tunnel is of any use.
+    """
+    useful = sum(not tunnel.leaving and tunnel.generation == generation for tunnel in tunnels)
+    return opening == 0 and useful < policy.max_tunnels
 
 
 def is_stale(tunnel: Candidate, generation: int) -> bool:

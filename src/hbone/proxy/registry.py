@@ -1,10 +1,9 @@
 """The connections that are open now: to be shown, judged again, drained, and cut."""
 
-import asyncio
-from collections.abc import Iterator
 from typing import Protocol
 
-from hbone.errors import HboneError
+from hbone.errors import HboneError, TunnelFailure
+from hbone.net.members import Members
 from hbone.telemetry.views import ConnectionView
 
 
@@ -17,41 +16,31 @@ class Connection(Protocol):
     def view(self) -> ConnectionView: ...
 
 
-class Registry:
+class Registry(Members[Connection]):
     """Register a connection before judging it: a policy that changes in between is then not missed."""
 
-    def __init__(self) -> None:
-        self._open: set[Connection] = set()
-        self._empty: asyncio.Event | None = None
+    __slots__ = ("_limit",)
 
-    def add(self, connection: Connection) -> None:
-        self._open.add(connection)
+    def __init__(self, limit: int = 65_536) -> None:
+        super().__init__()
+        self._limit = limit
 
-    def remove(self, connection: Connection) -> None:
-        """Harmless when repeated."""
-        self._open.discard(connection)
-        if not self._open and self._empty is not None:
-            self._empty.set()
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Connection]:
-        """A copy, so that connections may be cut while it is walked."""
-        return iter(tuple(self._open))
-
-    async def wait_empty(self) -> None:
-        """Until the last connection has ended."""
-        while self._open:
-            self._empty = asyncio.Event()
-            await self._empty.wait()
+    def refusal(self) -> TunnelFailure | None:
+        """Why no further connection is taken; None when one is."""
+        if len(self._inside) < self._limit:
+            return None
+        return TunnelFailure(
+            "too many connections",
+            why=f"{self._limit} are carried, as many as allowed",
+            fix="raise `limits.max_connections`, or find out who opens so many",
+        )
 
     def cut_all(self, error: HboneError) -> int:
         """Cut what is open; how many that was."""
-        connections = tuple(self._open)
+        connections = tuple(self)
         for connection in connections:
             connection.cut(error)
         return len(connections)
 
     def views(self) -> tuple[ConnectionView, ...]:
-        return tuple(connection.view() for connection in self._open)
+        return tuple(connection.view() for connection in self)

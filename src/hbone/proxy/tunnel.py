@@ -13,7 +13,7 @@ from hbone.protocol.codes import ErrorCode, StreamViolation
 from hbone.protocol.connection import Http2Connection
 from hbone.protocol.events import Headers
 from hbone.protocol.limits import Limits
-from hbone.protocol.outbox import BufferPool, Outbox
+from hbone.protocol.outbox import BufferPool, Outbox, OutboxOverflow
 from hbone.protocol.settings import LocalSettings, Role
 from hbone.protocol.streams import Stream
 from hbone.proxy.identities import Credentials
@@ -52,7 +52,19 @@ def next_tunnel_id() -> int:
 class Tunnel:
     """Client side. `changed` is called when streams or slots came free, `gone` once when it is closed."""
 
-    __slots__ = ("_changed", "_gone", "_opened", "_ready", "generation", "id", "idle_since", "key", "link", "retired")
+    __slots__ = (
+        "_changed",
+        "_full_at",
+        "_gone",
+        "_opened",
+        "_ready",
+        "generation",
+        "id",
+        "idle_since",
+        "key",
+        "link",
+        "retired",
+    )
 
     def __init__(
         self,
@@ -66,8 +78,9 @@ class Tunnel:
         self.key = key
         self.generation = generation
         self.link = link
-        self.idle_since: Instant | None = None
+        self.idle_since: Instant | None = link.now()
         self.retired = False  # takes no new streams, whatever the peer would allow
+        self._full_at: int | None = None  # with so many streams open the peer refused another
         self._opened: Instant = link.now()
         self._changed = changed
         self._gone = gone
@@ -79,10 +92,26 @@ class Tunnel:
 
     @property
     def free_streams(self) -> int:
-        return 0 if self.retired or self.link.closed else self.link.connection.free_streams
+        link = self.link
+        if self.retired or link.closed or link.doomed:
+            return 0
+        if self._full_at is not None and len(link.connection.streams) >= self._full_at:
+            return 0
+        return link.connection.free_streams
+
+    @property
+    def leaving(self) -> bool:
+        connection = self.link.connection
+        return self.retired or self.link.closed or connection.going_away or connection.peer_going_away
+
+    def refused_stream(self) -> None:
+        """The peer said REFUSED_STREAM though its SETTINGS allow more: believe it, until a stream has ended."""
+        self._full_at = self.streams
+        if not self._full_at:  # what takes no stream at all is no tunnel
+            self.retired = True
 
     def view(self, local: str = "") -> TunnelView:
-        connection, now = self.link.connection, self.link.now()
+        now = self.link.now()
         return TunnelView(
             id=self.id,
             direction="outbound",
@@ -94,20 +123,25 @@ class Tunnel:
             max_streams=self.streams + self.free_streams,
             age_s=now - self._opened,
             idle_s=None if self.idle_since is None else now - self.idle_since,
-            draining=self.retired or connection.peer_going_away,
+            draining=self.leaving,
             tls_version=self.link.tls.tls_version,
             cipher=self.link.tls.cipher,
             group=self.link.tls.group,
         )
 
     def open_stream(self, headers: Headers, owner: object) -> Stream:
-        """Send the CONNECT; raises StreamsExhausted when the peer takes no more."""
-        stream = self.link.connection.open_stream(headers, owner)
+        """Send the CONNECT; raises TunnelFailure (nothing was sent then) when the tunnel takes none after all."""
+        try:
+            stream = self.link.connection.open_stream(headers, owner)
+        except OutboxOverflow as error:
+            self.link.doom(error)
+            raise
+        self._full_at = None
         self.idle_since = None
         return stream
 
     async def wait_ready(self, deadline: Instant) -> None:
-        """Until the peer's SETTINGS arrived; raises what refused us."""
+        """Until the peer's SETTINGS arrived; raises what refused us. The tunnel is closed when this raises."""
         self._ready = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout_at(deadline):
@@ -120,6 +154,9 @@ class Tunnel:
             )
             self.link.lost(failure)
             raise failure from error
+        except BaseException:
+            self.link.lost(TunnelFailure("the tunnel was closed", why="nobody waits for it any more"))
+            raise
         finally:
             self._ready = None
 
@@ -131,7 +168,7 @@ class Tunnel:
 
     def on_request(self, stream: Stream, headers: Headers, *, end_stream: bool) -> None:
         del headers, end_stream
-        self.link.connection.reset(stream, ErrorCode.REFUSED_STREAM)  # a server cannot open streams
+        self.link.reset(stream, ErrorCode.REFUSED_STREAM)  # a server cannot open streams
 
     def on_refused(self, error: StreamViolation) -> None:
         """Requests come to servers only."""

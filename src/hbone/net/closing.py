@@ -1,0 +1,98 @@
+"""Sockets that have said their last word: kept until the other end has heard it.
+
+Closing a socket with bytes unread makes the kernel send a reset, which throws away whatever of ours is still on its
+way: the last bytes of a transfer, or the reply that says why there is no connection. So our side is shut down, what
+the other end still says is read and dropped, and the socket is closed when that ends, or after a while.
+"""
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+from hbone.net.members import Members
+
+_PIECE: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long, and how many bytes, the other end may take to notice."""
+
+    time_s: float
+    max_bytes: int
+
+
+BRIEF: Final = Patience(time_s=1.0, max_bytes=1 << 20)
+"""For a peer that has only to read a few bytes: a round trip on a bad path, and then some."""
+LONG: Final = Patience(time_s=5.0, max_bytes=1 << 40)
+"""An application that is in the middle of an upload reads the answer when it is done with that, or never."""
+
+
+class Closing:
+    """The sockets of a process that are on their way out."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sockets: Members[_Last] = Members()
+
+    def linger(self, sock: socket.socket, patience: Patience) -> None:
+        """Take over a non-blocking socket that has no handlers in the loop any more."""
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            sock.close()  # the other end is gone already
+            return
+        _Last(self._loop, sock, self._sockets, patience).start()
+
+    async def wait_empty(self) -> None:
+        """Until all are closed."""
+        await self._sockets.wait_empty()
+
+    def close(self) -> None:
+        """Close what is left now."""
+        for last in self._sockets:
+            last.close()
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+
+class _Last:
+    """One socket."""
+
+    __slots__ = ("_dropped", "_fd", "_loop", "_others", "_patience", "_sock", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, others: "Members[_Last]", patience: Patience
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._others = others
+        self._patience = patience
+        self._dropped = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._others.add(self)
+        self._loop.add_reader(self._fd, self._on_readable)
+        self._timer = self._loop.call_later(self._patience.time_s, self.close)
+
+    def _on_readable(self) -> None:
+        try:
+            n = len(self._sock.recv(_PIECE))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            n = 0
+        self._dropped += n
+        if n == 0 or self._dropped > self._patience.max_bytes:
+            self.close()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._fd)
+        self._sock.close()
+        self._others.remove(self)

@@ -1,0 +1,202 @@
+"""One CONNECT that came in a tunnel: from its headers to the last byte.
+
+    target → judge → dial → 200 → relay
+
+The order of checks and their statuses are those of ztunnel: malformed 400, not served here 400, denied 401, not
+reachable 503; and 200 only when the application's connection is up.
+"""
+
+import socket
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from hbone.addr import SocketAddress
+from hbone.discovery.inbound import Deliver, InboundContext, Served, plan_inbound
+from hbone.discovery.outcomes import Refuse
+from hbone.errors import ConnectionCut, HboneError, InvalidTarget, NoRoute
+from hbone.identity.spiffe import SpiffeId
+from hbone.net.dial import Dial, DialOptions
+from hbone.net.h2link import H2Link
+from hbone.net.relay import StreamRelay
+from hbone.net.tasks import Tasks
+from hbone.protocol.codes import ErrorCode
+from hbone.protocol.connect import ConnectRequest, parse_request, response_headers
+from hbone.protocol.events import Headers
+from hbone.protocol.proxyv2 import proxy_header
+from hbone.protocol.streams import Stream
+from hbone.proxy.halfclose import HalfCloses
+from hbone.proxy.identities import Identities
+from hbone.proxy.judge import Authorize, Facts
+from hbone.proxy.labels import baggage_of
+from hbone.proxy.outcome import Outcomes, Parties, connection_view, party_of
+from hbone.proxy.registry import Registry
+from hbone.proxy.served import LocalWorkloads
+from hbone.proxy.tunnel import TunnelParts
+from hbone.telemetry.views import ConnectionView
+from hbone.times import Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundOptions:
+    """`dial`: how applications are connected to; `max_handshakes` those in progress at once."""
+
+    dial: DialOptions = field(default_factory=DialOptions)
+    max_handshakes: int = 1024
+    max_tunnels: int = 65536
+    response_baggage: bool = True
+    context: InboundContext = field(default_factory=InboundContext)
+    authorize: Authorize | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundParts:
+    """What the inbound side works with."""
+
+    tunnels: TunnelParts
+    identities: Identities
+    local: LocalWorkloads
+    outcomes: Outcomes
+    registry: Registry
+    tasks: Tasks
+    options: InboundOptions
+    half_closes: HalfCloses | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """The tunnel that a CONNECT came in: its number, both TCP ends, whom it is for, and who is at its far end."""
+
+    id: int
+    peer: SocketAddress
+    local: SocketAddress
+    served: Served
+    source: SpiffeId
+
+
+class InboundStream(StreamRelay):
+    """One CONNECT: from its headers to the last byte."""
+
+    __slots__ = ("_arrival", "_dial", "_parties", "_parts", "_started")
+
+    def __init__(self, parts: InboundParts, link: H2Link, stream: Stream, arrival: Arrival) -> None:
+        super().__init__(parts.tunnels.loop, link, stream, self._ended)
+        self._parts = parts
+        self._arrival = arrival
+        self._dial: Dial | None = None
+        self._started: Instant | None = None
+        self._parties = Parties("inbound", str(arrival.peer), str(arrival.local))
+
+    def begin(self, headers: Headers) -> None:
+        """Decide what becomes of the request; everything up to the dial happens at once."""
+        parts, arrival = self._parts, self._arrival
+        source = parts.local.source_at(arrival.peer.ip)
+        self._parties.src = party_of(source, arrival.source)
+        refusal = parts.registry.refusal()
+        parts.registry.add(self)
+        try:
+            if refusal is not None:
+                raise refusal
+            request = parse_request(headers)
+            deliver = self._target(request)
+        except HboneError as error:
+            self._answer_failure(error)
+            return
+        self._parties.dst = party_of(deliver.destination, deliver.destination.identity)
+        self._parties.hbone_addr = str(request.authority)
+        self._parties.service = deliver.service.hostname if deliver.service is not None else None
+        self._parties.mutual_tls = True
+        self._started = parts.outcomes.opened(self._parties)
+        denial = None
+        if parts.options.authorize is not None:
+            denial = parts.options.authorize(self._facts(deliver))
+        if denial is not None:
+            self._answer_failure(denial)
+            return
+        self._dial = Dial(parts.tunnels.loop, deliver.upstream, parts.options.dial, partial(self._dialled, deliver))
+        self._dial.start()
+
+    def _facts(self, deliver: Deliver) -> Facts:
+        arrival = self._arrival
+        return Facts(
+            identity=arrival.source,
+            source=arrival.peer,
+            destination=deliver.judged,
+            workload=deliver.destination,
+        )
+
+    def _target(self, request: ConnectRequest) -> Deliver:
+        """Where to deliver; raises InvalidTarget (400) or NoRoute (503)."""
+        parts, arrival = self._parts, self._arrival
+        context = parts.options.context
+        host = request.forwarded.host if request.forwarded is not None else None
+        if host is not None:
+            context = replace(context, forwarded_host=host)
+        plan = plan_inbound(parts.local.directory, (arrival.served,), arrival.local, request.authority, context)
+        if isinstance(plan, Refuse):
+            kind = InvalidTarget if plan.status == 400 else NoRoute
+            raise kind(plan.what, why=plan.why, fix=plan.fix, authority=request.authority)
+        return plan
+
+    def _dialled(self, deliver: Deliver, sock: socket.socket | None, error: HboneError | None) -> None:
+        self._dial = None
+        if sock is None:
+            self._answer_failure(error or NoRoute(f"no connection to {deliver.upstream}"))
+            return
+        baggage = baggage_of(deliver.destination) if self._parts.options.response_baggage else None
+        self.link.answer(self.stream, response_headers(200, baggage), end_stream=False)
+        if deliver.proxy_header is not None:
+            try:  # a fresh socket's buffer takes the header whole
+                sock.send(proxy_header(self._arrival.peer, deliver.proxy_header, self._arrival.source))
+            except OSError:
+                pass  # it is gone already: the first read tells how
+        self.attach(sock)
+
+    def _answer_failure(self, error: HboneError) -> None:
+        """A status and the end; what the client still sends is not wanted (RFC 9113 §8.1)."""
+        self.link.answer(self.stream, response_headers(error.status, None), end_stream=True)
+        self.link.reset(self.stream, ErrorCode.NO_ERROR)
+        self._finish(error)
+
+    def half_closed(self) -> None:
+        if self._parts.half_closes is not None:
+            self._parts.half_closes.begin(self)
+
+    @property
+    def carried_bytes(self) -> int:
+        return self.bytes_up + self.bytes_down
+
+    def cut(self, error: HboneError, code: int = ErrorCode.CANCEL) -> None:
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        super().cut(error, code)
+
+    def on_reset(self, code: int) -> None:
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+            self._finish(ConnectionCut("the client gave up before the connection was made", code=code))
+            return
+        super().on_reset(code)
+
+    def on_link_lost(self, error: HboneError) -> None:
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        super().on_link_lost(error)
+
+    def _ended(self, error: HboneError | None) -> None:
+        self._parts.registry.remove(self)
+        if self._parts.half_closes is not None:
+            self._parts.half_closes.over(self)
+        if self._started is None:
+            self._parts.outcomes.refused(self._parties, error or NoRoute("the connection ended before it began"))
+            return
+        self._parts.outcomes.ended(
+            self._parties, self._started, error, to_server=self.bytes_down, to_client=self.bytes_up
+        )
+
+    def view(self) -> ConnectionView:
+        return connection_view(
+            self._parties, self._started, self._parts.outcomes.now(), (self.bytes_up, self.bytes_down), self._arrival.id
+        )

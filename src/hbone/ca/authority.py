@@ -1,6 +1,6 @@
 """The authority itself: a signing certificate with its key, what lies between it and the roots, and the roots."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from cryptography import x509
@@ -10,6 +10,7 @@ from hbone.ca.csr import InvalidRequest
 from hbone.ca.profile import (
     DEFAULT_TTL_S,
     MAX_TTL_S,
+    ROOT_TTL_S,
     dated,
     digest_for,
     intermediate_certificate,
@@ -20,12 +21,16 @@ from hbone.ca.profile import (
 from hbone.errors import HboneError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId, TrustDomain
-from hbone.identity.svid import PrivateKey, PublicKey, wall_time
+from hbone.identity.svid import PrivateKey, PublicKey, is_issued_by, key_der, public_der, wall_time
 from hbone.times import Rng, WallTime
 
 
 class AuthorityEnded(HboneError):
     """The signing certificate, or one above it, has ended: nothing can be signed any more."""
+
+
+class CannotRenew(HboneError):
+    """This CA cannot make what was asked of it from the keys that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,14 @@ class CaKeys:
 
     root: PrivateKey = field(repr=False)
     intermediate: PrivateKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """Of the CA's own certificates. An intermediate never outlives its root."""
+
+    root_s: float = ROOT_TTL_S
+    intermediate_s: float = ROOT_TTL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +82,19 @@ class CertificateAuthority:
     root_key: PrivateKey | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def create(cls, trust_domain: TrustDomain, keys: CaKeys, *, now: WallTime, rng: Rng) -> Self:
+    def create(
+        cls, trust_domain: TrustDomain, keys: CaKeys, *, now: WallTime, rng: Rng, lifetimes: Lifetimes | None = None
+    ) -> Self:
         """A new self-signed root and an intermediate below it."""
-        root = root_certificate(keys.root, trust_domain, now=now, serial=new_serial(rng))
+        lifetimes = lifetimes or Lifetimes()
+        root = root_certificate(keys.root, trust_domain, now=now, serial=new_serial(rng), ttl_s=lifetimes.root_s)
         signer = intermediate_certificate(
-            keys.intermediate.public_key(), trust_domain, root=(root, keys.root), now=now, serial=new_serial(rng)
+            keys.intermediate.public_key(),
+            trust_domain,
+            root=(root, keys.root),
+            now=now,
+            serial=new_serial(rng),
+            ttl_s=lifetimes.intermediate_s,
         )
         return cls(
             trust_domain=trust_domain,
@@ -83,6 +104,47 @@ class CertificateAuthority:
             roots=(root,),
             root_key=keys.root,
         )
+
+    def with_intermediate(self, key: PrivateKey, *, now: WallTime, rng: Rng, ttl_s: float = ROOT_TTL_S) -> Self:
+        """The same root with another intermediate, which signs from then on. Raises AuthorityEnded, CannotRenew."""
+        if self.root_key is None:
+            raise CannotRenew(
+                "a new intermediate cannot be made here",
+                why="the root's key is not in this CA's hands",
+                fix="have the root's owner sign one, and take it with `hbone ca import DIR`",
+            )
+        root = self.own_root
+        if now >= wall_time(root.not_valid_after_utc):
+            raise AuthorityEnded(
+                f"the root of {self.trust_domain} has ended",
+                why=f"at {root.not_valid_after_utc:%FT%TZ}",
+                fix="run `hbone ca rotate-root --recover`",
+            )
+        signer = intermediate_certificate(
+            key.public_key(),
+            self.trust_domain,
+            root=(root, self.root_key),
+            now=now,
+            serial=new_serial(rng),
+            ttl_s=ttl_s,
+        )
+        return replace(self, signer=signer, key=key, chain=(signer,))
+
+    @property
+    def own_root(self) -> x509.Certificate:
+        """The root that the signing chain leads to: the one whose key we have, else the one that issued the chain."""
+        if self.root_key is not None:
+            wanted = key_der(self.root_key)
+            for root in self.roots:
+                if public_der(root) == wanted:
+                    return root
+        last = self.chain[-1] if self.chain else self.signer
+        return next((root for root in self.roots if last == root or is_issued_by(last, root)), self.roots[0])
+
+    @property
+    def key_fits(self) -> bool:
+        """Whether the signing key belongs to the signing certificate."""
+        return key_der(self.key) == public_der(self.signer)
 
     @property
     def bundle(self) -> TrustBundle:
@@ -103,7 +165,9 @@ class CertificateAuthority:
         self._check(spiffe_id, ttl_s)
         if now >= self.not_after:
             raise AuthorityEnded(
-                f"the CA of {self.trust_domain} has ended", why="its signing certificate expired", fix="renew the CA"
+                f"the CA of {self.trust_domain} has ended",
+                why="its signing certificate expired",
+                fix="run `hbone ca rotate-root --recover`",
             )
         until = min(now + (ttl_s if ttl_s > 0 else DEFAULT_TTL_S), self.not_after)
         builder = workload_certificate(public_key, spiffe_id, issuer=self.signer, serial=serial)

@@ -22,21 +22,30 @@ def new_serial(rng: Rng) -> int:
     return rng.getrandbits(127) or 1
 
 
-def root_certificate(key: PrivateKey, domain: TrustDomain, *, now: WallTime, serial: int) -> x509.Certificate:
+def root_certificate(
+    key: PrivateKey, domain: TrustDomain, *, now: WallTime, serial: int, ttl_s: float = ROOT_TTL_S
+) -> x509.Certificate:
     """Self-signed; may have one level of CAs below, and sign revocation lists."""
     name = _name(domain, "root", serial)
     builder = _authority(name, name, key.public_key(), serial, path_length=1)
-    return dated(builder, now, now + ROOT_TTL_S).sign(key, digest_for(key))
+    return dated(builder, now, now + ttl_s).sign(key, digest_for(key))
 
 
 def intermediate_certificate(
-    public_key: PublicKey, domain: TrustDomain, *, root: tuple[x509.Certificate, PrivateKey], now: WallTime, serial: int
+    public_key: PublicKey,
+    domain: TrustDomain,
+    *,
+    root: tuple[x509.Certificate, PrivateKey],
+    now: WallTime,
+    serial: int,
+    ttl_s: float = ROOT_TTL_S,
 ) -> x509.Certificate:
-    """Signs workloads only. Ends with its root."""
+    """Signs workloads only. Ends with its root at the latest."""
     issuer, issuer_key = root
     builder = _authority(issuer.subject, _name(domain, "intermediate", serial), public_key, serial, path_length=0)
     builder = builder.add_extension(authority_key_of(issuer), critical=False)
-    return dated(builder, now, issuer.not_valid_after_utc.timestamp()).sign(issuer_key, digest_for(issuer_key))
+    until = min(now + ttl_s, issuer.not_valid_after_utc.timestamp())
+    return dated(builder, now, until).sign(issuer_key, digest_for(issuer_key))
 
 
 def workload_certificate(

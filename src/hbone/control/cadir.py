@@ -19,6 +19,7 @@ from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import new_key
 from hbone.times import Clock, Rng
 
+_KEYS = "keys"
 MAX_FILE_BYTES = 1024 * 1024  # a bundle of a hundred roots has 100 KiB
 
 
@@ -34,6 +35,22 @@ def load_or_create(directory: Path, trust_domain: TrustDomain, *, clock: Clock, 
             if authority is not None:
                 return authority
         _check_private(directory)
+        return _load(directory, trust_domain, clock)
+    except OSError as error:
+        raise _cannot(directory, error) from error
+
+
+def load_own(directory: Path, trust_domain: TrustDomain, *, clock: Clock) -> CertificateAuthority | None:
+    """What is in our own CA's directory; None if that is absent, or holds keys at most (`hbone.control.keys`).
+
+    Raises as `load_or_create`.
+    """
+    try:
+        if not _holds_something(directory):
+            return None
+        _check_private(directory)
+        if {entry.name for entry in directory.iterdir()} <= {_KEYS}:
+            return None
         return _load(directory, trust_domain, clock)
     except OSError as error:
         raise _cannot(directory, error) from error

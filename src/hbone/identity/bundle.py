@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Self, cast
 
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import Store
 
 from hbone.errors import HboneError
+from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import TrustDomain
 
 MAX_ROOTS = 100  # per trust domain; a rotation needs two, and path building tries each
@@ -31,9 +32,11 @@ class InvalidBundle(HboneError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustBundle:
-    """Roots per trust domain. Equal bundles hold the same roots in the same order."""
+    """Roots per trust domain, and what has been revoked below them. Equal bundles hold the same roots in the same
+    order, and the same revocations."""
 
     roots: Mapping[TrustDomain, tuple[x509.Certificate, ...]]
+    revocations: Revocations = field(default_factory=Revocations)
     _stores: Mapping[TrustDomain, Store] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,15 +79,20 @@ class TrustBundle:
         """Both; a domain that is in both has the roots of both, ours first."""
         domains = {**self.roots, **other.roots}
         return TrustBundle(
-            roots={domain: (*self.roots.get(domain, ()), *other.roots.get(domain, ())) for domain in domains}
+            roots={domain: (*self.roots.get(domain, ()), *other.roots.get(domain, ())) for domain in domains},
+            revocations=self.revocations.merged(other.revocations),
         )
 
     def replaced(self, domain: TrustDomain, certificates: Iterable[x509.Certificate]) -> "TrustBundle":
         """With exactly these roots for `domain`, the other domains as they are."""
-        return TrustBundle(roots={**self.roots, domain: tuple(certificates)})
+        return replace(self, roots={**self.roots, domain: tuple(certificates)})
 
     def without(self, domain: TrustDomain) -> "TrustBundle":
-        return TrustBundle(roots={name: roots for name, roots in self.roots.items() if name != domain})
+        return replace(self, roots={name: roots for name, roots in self.roots.items() if name != domain})
+
+    def revoking(self, revocations: Revocations) -> "TrustBundle":
+        """With exactly these revocations."""
+        return replace(self, revocations=revocations)
 
     def pem(self, domain: TrustDomain) -> bytes:
         return b"".join(root.public_bytes(Encoding.PEM) for root in self.roots.get(domain, ()))

@@ -151,11 +151,16 @@ def key_der(key: PrivateKey) -> bytes:
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Whether it names itself as issuer and signed itself."""
-    if certificate.issuer != certificate.subject:
+    return is_issued_by(certificate, certificate)
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether it names that issuer and has its signature. Dates and extensions are not looked at."""
+    if certificate.issuer != issuer.subject:
         return False
     try:
-        certificate.verify_directly_issued_by(certificate)
-    except Exception:  # InvalidSignature, TypeError, ValueError: whichever, it did not sign itself
+        certificate.verify_directly_issued_by(issuer)
+    except Exception:  # InvalidSignature, TypeError, ValueError: whichever, that one did not sign it
         return False
     return True
 

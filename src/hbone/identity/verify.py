@@ -34,6 +34,7 @@ __all__ = [
     "UnexpectedIdentity",
     "UntrustedRoot",
     "WrongUsage",
+    "check_revoked",
     "path_to_root",
     "verify_peer",
 ]
@@ -92,7 +93,7 @@ class BrokenChain(PeerRejected):
 
 
 class Revoked(PeerRejected):
-    """The issuer has revoked a certificate of the chain."""
+    """A certificate of the chain, its key, or the identity was revoked. Attributes: `spiffe_id`, `reason`."""
 
     alert = 44  # certificate_revoked
 
@@ -158,6 +159,7 @@ def _judge(
         )
     _check_usage(leaf, spiffe_id, side)
     _check_path(chain, bundle, spiffe_id, now)
+    check_revoked(chain, bundle, spiffe_id)
     if expected is not None and spiffe_id not in expected:
         raise UnexpectedIdentity(
             f"the {side.value} is {spiffe_id}",
@@ -167,6 +169,19 @@ def _judge(
             expected=expected,
         )
     return spiffe_id
+
+
+def check_revoked(chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_id: SpiffeId) -> None:
+    """Raises Revoked where the bundle says so; also for peers that were accepted before it did."""
+    found = bundle.revocations.is_revoked(chain)
+    if found is not None:
+        raise Revoked(
+            f"the certificate of {spiffe_id} is revoked",
+            why=f"{found.what} was revoked, reason {found.reason}",
+            fix="if that was a mistake, see `hbone cert list --revoked`",
+            spiffe_id=spiffe_id,
+            reason=found.reason,
+        )
 
 
 def _check_usage(leaf: x509.Certificate, spiffe_id: SpiffeId, side: PeerSide) -> None:

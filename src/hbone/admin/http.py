@@ -20,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from hbone.addr import SocketAddress
 from hbone.admin.messages import Answer, Request, Transport, text_answer
-from hbone.admin.routes import Routes
+from hbone.admin.routes import Before, Routes
 from hbone.admin.server import HttpLimits
 
 log = logging.getLogger("hbone.admin")
@@ -39,10 +39,10 @@ _HEADERS: Final = {
 class HttpServer:
     """A listening socket and the connections it accepted. `close` ends them all."""
 
-    def __init__(self, sock: socket.socket, routes: Routes, limits: HttpLimits) -> None:
+    def __init__(self, sock: socket.socket, routes: Routes, limits: HttpLimits, before: Before | None = None) -> None:
         self._sock = sock
         transport = Transport.UNIX if sock.family == socket.AF_UNIX else Transport.TCP
-        self._server = uvicorn.Server(_Config(_App(routes, transport), limits))
+        self._server = uvicorn.Server(_Config(_App(routes, transport, before), limits))
         name: tuple[object, ...] | str = sock.getsockname()
         self._name = name
 
@@ -163,13 +163,16 @@ _NOTHING, _REQUEST, _TAKING = "nothing", "a request", "taking the answer"
 class _App:
     """The ASGI side of Routes."""
 
-    def __init__(self, routes: Routes, transport: Transport) -> None:
+    def __init__(self, routes: Routes, transport: Transport, before: Before | None) -> None:
         self._routes = routes
         self._transport = transport
+        self._before = before
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = str(scope["path"])
         try:
+            if self._before is not None:
+                await self._before(path)
             answer = self._routes.answer(_request(HttpRequest(scope), self._transport))
         except Exception:
             log.exception("admin request failed unexpectedly", extra={"path": path})

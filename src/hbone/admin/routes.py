@@ -1,6 +1,6 @@
 """From a request to the row that answers it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Generic, TypeVar
@@ -13,6 +13,9 @@ POST: Final = ("POST",)
 
 C = TypeVar("C")
 Guard = Callable[[Request], Answer | None]
+Before = Callable[[str], Awaitable[None]]
+"""Awaited with the path that was asked for before the answer is made, which itself never waits: a process that shows
+others collects what they say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

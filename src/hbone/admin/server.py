@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from hbone.addr import SocketAddress
 from hbone.admin.endpoints import Window, window_routes
 from hbone.admin.probes import METRICS, Pending, metrics_routes, readiness_routes
-from hbone.admin.routes import Routes
+from hbone.admin.routes import Before, Routes
 from hbone.errors import UsageError
 from hbone.telemetry.metrics import Metrics
 
@@ -40,7 +40,12 @@ LIMITS: Final = HttpLimits()
 
 
 async def open_window(
-    sock: socket.socket, window: Window, *, metrics: Metrics | None = None, limits: HttpLimits = LIMITS
+    sock: socket.socket,
+    window: Window,
+    *,
+    metrics: Metrics | None = None,
+    before: Before | None = None,
+    limits: HttpLimits = LIMITS,
 ) -> "HttpServer":
     """The operator's window; with `metrics`, those too, for a process that has one listener for both.
 
@@ -48,7 +53,7 @@ async def open_window(
     """
     require_private(sock)
     more = () if metrics is None else tuple(row.bind(metrics) for row in METRICS)
-    return await _open(sock, window_routes(window, more), limits)
+    return await _open(sock, window_routes(window, more), limits, before)
 
 
 async def open_readiness(sock: socket.socket, pending: Pending, *, limits: HttpLimits = LIMITS) -> "HttpServer":
@@ -56,9 +61,11 @@ async def open_readiness(sock: socket.socket, pending: Pending, *, limits: HttpL
     return await _open(sock, readiness_routes(pending), limits)
 
 
-async def open_metrics(sock: socket.socket, metrics: Metrics, *, limits: HttpLimits = LIMITS) -> "HttpServer":
+async def open_metrics(
+    sock: socket.socket, metrics: Metrics, *, before: Before | None = None, limits: HttpLimits = LIMITS
+) -> "HttpServer":
     """`GET /metrics` and `/stats/prometheus`, for scrapers."""
-    return await _open(sock, metrics_routes(metrics), limits)
+    return await _open(sock, metrics_routes(metrics), limits, before)
 
 
 def require_private(sock: socket.socket) -> None:
@@ -75,9 +82,9 @@ def require_private(sock: socket.socket) -> None:
         )
 
 
-async def _open(sock: socket.socket, routes: Routes, limits: HttpLimits) -> "HttpServer":
+async def _open(sock: socket.socket, routes: Routes, limits: HttpLimits, before: Before | None = None) -> "HttpServer":
     from hbone.admin.http import HttpServer
 
-    server = HttpServer(sock, routes, limits)
+    server = HttpServer(sock, routes, limits, before)
     await server.start()
     return server

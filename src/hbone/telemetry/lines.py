@@ -10,6 +10,7 @@ everyone who shares it, the operator's shell included.
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import Final
 
@@ -32,6 +33,9 @@ class LineWriter:
         self.dropped = 0
         """Lines lost since the start."""
         self.schedule: Schedule | None = None
+        self.turn: AbstractContextManager[object] | None = None
+        """Held around each batch by processes that share the descriptor: a pipe takes only 4096 bytes at once in one
+        piece (pipe(7), PIPE_BUF), and a line must not end inside another one."""
         self._fd = fd
         self._dropped_line = dropped_line
         self._max_waiting_bytes = max_waiting_bytes
@@ -98,7 +102,8 @@ class LineWriter:
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
             if not self._broken:
-                self._write_all(batch)
+                with self.turn or nullcontext():
+                    self._write_all(batch)
             self._written_bytes += len(batch)
 
     def _write_all(self, batch: bytes) -> None:

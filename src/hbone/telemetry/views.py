@@ -63,6 +63,7 @@ class ConnectionView:
     """One connection that is carried now. Identities are None unless mutual TLS proved them.
 
     `destination` is what the client asked for, `upstream` where it really went. Bytes are seen from the workload here.
+    `worker`: the number of the process that carries it, None in a node of one process.
     """
 
     direction: Direction
@@ -79,11 +80,12 @@ class ConnectionView:
     bytes_sent: int = 0
     bytes_recv: int = 0
     tunnel: int | None = None
+    worker: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelView:
-    """One HBONE tunnel. `id` is unique in the process; `idle_s` is None while it has streams."""
+    """One HBONE tunnel. `id` is unique in its process, the `worker`; `idle_s` is None while it has streams."""
 
     id: int
     direction: Direction
@@ -102,11 +104,15 @@ class TunnelView:
     bytes_sent: int = 0
     bytes_recv: int = 0
     rtt_ms: float | None = None
+    worker: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateView:
-    """A certificate in use. Times are RFC 3339 UTC; `serial` is decimal; `state` valid, expired, pending or failed."""
+    """A certificate in use. Times are RFC 3339 UTC; `serial` is decimal; `state` valid, expired, pending or failed.
+
+    `worker`: the number of the process that holds its key, None in a node of one process.
+    """
 
     identity: str
     state: str
@@ -117,6 +123,7 @@ class CertificateView:
     renew_at: str = ""
     expires_in_s: float | None = None
     error: str | None = None
+    worker: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +156,28 @@ class SourceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One of several processes that share a node's work.
+
+    `state`: starting, ready, draining, silent (it does not answer) or down; `pid` None while there is no process.
+    `restarts` counts its predecessors, `last_end` tells how the last of them ended.
+    """
+
+    number: int
+    pid: int | None
+    state: str
+    pending: tuple[str, ...] = ()
+    restarts: int = 0
+    last_end: str | None = None
+    open_fds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessView:
-    """A running process. `state`: starting, ready or draining; `pending`: what it still waits for."""
+    """A running process. `state`: starting, ready or draining; `pending`: what it still waits for.
+
+    `workers`: the processes that share its work; none in a node of one process. `open_fds` are then those of all.
+    """
 
     role: str
     version: str
@@ -163,6 +190,7 @@ class ProcessView:
     sources: tuple[SourceView, ...] = ()
     open_fds: int | None = None
     rss_bytes: int | None = None
+    workers: tuple[WorkerView, ...] = ()
 
 
 View = (
@@ -175,6 +203,7 @@ View = (
     | RootView
     | ListenerView
     | SourceView
+    | WorkerView
     | ProcessView
 )
 

@@ -17,6 +17,7 @@ from hbone.control.journal import Journal
 from hbone.control.publish import Mesh
 from hbone.control.registry import Registry
 from hbone.control.server import ControlPlane, ControlServer
+from hbone.control.statedir import make_private
 from hbone.control.unixsocket import ControlSocket
 from hbone.discovery.manifests import Defaults
 from hbone.identity.spiffe import TrustDomain
@@ -27,7 +28,8 @@ log = logging.getLogger("hbone.control")
 
 
 class Control:
-    """One control plane. `async with` reads its files, makes or loads its CA, and serves; leaving ends all of it."""
+    """One control plane. `async with` reads its files, takes its socket, makes or loads its CA, and serves; leaving
+    ends all of it. Whatever can be found wrong is found before anything is written."""
 
     def __init__(self, settings: ControlSettings, place: Place) -> None:
         self.settings = settings
@@ -35,6 +37,7 @@ class Control:
         self.socket_path = settings.socket or place.control_socket
         self._state = settings.state_dir or place.state
         self._tasks = Tasks("control")
+        self._prepared = False
         self.issuer: Issuer
         self.server: ControlServer
         defaults = Defaults(
@@ -56,21 +59,47 @@ class Control:
         """The audit log of what was issued."""
         return self._state / "issued.jsonl"
 
-    async def __aenter__(self) -> Self:
-        settings, clock, rng = self.settings, SystemClock(), system_rng()
+    async def prepare(self) -> None:
+        """Read what there is to read; raises InvalidConfiguration, UsageError. Entering does it, unless it was done."""
         await self.files.load()
+        ControlSocket.check(self.socket_path)
+        if self._state.exists():
+            make_private(self._state)
+        if self.settings.ca is not None:
+            cadir.load(self.settings.ca, TrustDomain(self.settings.trust_domain), clock=SystemClock())
+        self._prepared = True
+
+    async def __aenter__(self) -> Self:
+        if not self._prepared:
+            await self.prepare()
+        make_private(self._state)
+        listening = ControlSocket.listen(self.socket_path)
+        try:
+            self.server = self._server()
+        except BaseException:
+            listening.close()
+            raise
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._tasks.close)
+            await self.server.start(listening)
+            undo.push_async_callback(self.server.close)
+            self.files.start(self._tasks)
+            self._undo = undo.pop_all()
+        return self
+
+    def _server(self) -> ControlServer:
+        settings, clock, rng = self.settings, SystemClock(), system_rng()
         trust_domain = TrustDomain(settings.trust_domain)
         if settings.ca is not None:
             authority = cadir.load(settings.ca, trust_domain, clock=clock)
         else:
-            _make_private(self._state)
             authority = cadir.load_or_create(self.ca_directory, trust_domain, clock=clock, rng=rng)
         rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s)
         journal = Journal.open(self.journal_path)
         self.issuer = Issuer(lambda: authority, clock=clock, rng=rng, journal=journal, rules=rules)
         registry = Registry(self.mesh.store, trust_domain, network=settings.network, cluster_id=settings.cluster_id)
         access = UnixAccess(trust_domain=trust_domain, owner_uid=os.getuid())
-        self.server = ControlServer(
+        return ControlServer(
             ControlPlane(
                 issuer=self.issuer,
                 mesh=self.mesh,
@@ -79,17 +108,6 @@ class Control:
                 clock=clock,
             )
         )
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._tasks.close)
-            await self.server.start(ControlSocket.listen(self.socket_path))
-            undo.push_async_callback(self.server.close)
-            self.files.start(self._tasks)
-            self._undo = undo.pop_all()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._undo.aclose()
-
-
-def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)

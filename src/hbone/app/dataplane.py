@@ -172,7 +172,7 @@ class DataPlane:
             named.append((f"forward {place + 1}", forward.listen, self._acceptor(forward)))
         for name, listen, accepted in named:
             if listen is not None:
-                self._bound.append((name, open_listener(listen), accepted))
+                self._bound.append((name, open_listener(listen, _setting(name)), accepted))
 
     def start(self) -> None:
         """Begin to accept on what is bound."""
@@ -303,6 +303,12 @@ class DataPlane:
 
     def listeners(self) -> tuple[ListenerView, ...]:
         return tuple(ListenerView(name=name, address=str(one.address)) for name, one in self._listeners.items())
+
+
+def _setting(listener: str) -> str:
+    """The setting that says where a listener is."""
+    kind, _, place = listener.partition(" ")
+    return f"forwards[{int(place) - 1}].listen" if kind == "forward" else f"listeners.{kind}"
 
 
 def _peer(sock: socket.socket) -> SocketAddress:

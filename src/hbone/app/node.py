@@ -134,13 +134,15 @@ class Node:
         self._started_wall = self._clock.wall()
         self._pending: set[str] = set()
         self._draining = False
+        self._bound = False
         self._ready = asyncio.Event()
         self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
         describe_process(self.metrics, __version__, logs)
 
-    async def __aenter__(self) -> Self:
+    async def bind(self) -> None:
+        """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
         parts = self._parts
         self.keeper = IdentityKeeper(parts.source, self._clock, system_rng())
         identities = TlsIdentities(self.keeper, self._clock)
@@ -151,10 +153,24 @@ class Node:
         self.dataplane.bind()
         try:
             self._windows.bind()
+        except BaseException:
+            self.dataplane.stop_accepting()
+            raise
+        self._bound = True
+
+    def unbind(self) -> None:
+        """Give the ports back: for a start that failed."""
+        self._bound = False
+        self._windows.close_sockets()
+        self.dataplane.stop_accepting()
+
+    async def __aenter__(self) -> Self:
+        if not self._bound:
+            await self.bind()
+        try:
             await self._start()
         except BaseException:
-            self._windows.close_sockets()
-            self.dataplane.stop_accepting()
+            self.unbind()
             raise
         return self
 

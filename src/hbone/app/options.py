@@ -28,8 +28,23 @@ from hbone.proxy.tunnel import TunnelParts
 from hbone.times import Clock
 
 
-def open_listener(listen: Listen) -> socket.socket:
-    """The listening socket that a setting asks for; raises UsageError."""
+class ListenerFailed(UsageError):
+    """A listener cannot have its place. `setting` asked for it ("listeners.inbound")."""
+
+    def __init__(self, error: UsageError, setting: str) -> None:
+        super().__init__(error.what, why=error.why, fix=error.fix)
+        self.setting = setting
+
+
+def open_listener(listen: Listen, setting: str) -> socket.socket:
+    """The listening socket that a setting asks for; raises ListenerFailed."""
+    try:
+        return _opened(listen)
+    except UsageError as error:
+        raise ListenerFailed(error, setting) from error
+
+
+def _opened(listen: Listen) -> socket.socket:
     match listen:
         case TcpListen(address=address):
             return bind_listener(address)

@@ -4,6 +4,8 @@ Files are loaded once before anything starts, so that a mistake in them starts n
 and a state that is wrong never replaces the last one that was right.
 """
 
+import errno
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,12 @@ Apply = Callable[[Source, MeshState], object]
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+_UNREADABLE: Final = {
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "name a file, not a directory",
+    errno.EACCES: "make it readable for this user",
+    errno.ELOOP: "make the link lead to a file",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +84,25 @@ def read_directory(directory: Path) -> dict[str, bytes]:
         what = "not a directory" if directory.exists() else "no such directory"
         raise InvalidConfiguration([Problem(what=what, fix=fix, file=str(directory))])
     files: dict[str, bytes] = {}
-    for path in sorted(directory.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-        if path.suffix in SUFFIXES and path.is_file() and not hidden:
+    problems: list[Problem] = []
+    for path in _files_below(directory, problems):
+        try:
             files[str(path)] = read_file(path)
+        except InvalidConfiguration as error:
+            problems.extend(error.problems)
+    if problems:
+        raise InvalidConfiguration(problems)
     return files
+
+
+def _files_below(directory: Path, problems: list[Problem]) -> list[Path]:
+    """Hidden ones are not meant (a mounted ConfigMap keeps its versions so); a link that leads nowhere is."""
+    found: list[Path] = []
+    for place, below, names in os.walk(directory, onerror=lambda error: problems.append(_unreadable(error))):
+        below[:] = [name for name in below if not name.startswith(".")]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if path.suffix in SUFFIXES and (path.is_file() or not path.exists())]
+    return sorted(found)
 
 
 def read_file(path: Path) -> bytes:
@@ -92,8 +114,12 @@ def read_file(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        what = (error.strerror or "cannot be read").lower()
-        raise InvalidConfiguration([Problem(what=what, fix="make it readable", file=str(path))]) from error
+        raise InvalidConfiguration([_unreadable(error)]) from error
+
+
+def _unreadable(error: OSError) -> Problem:
+    fix = _UNREADABLE.get(error.errno or 0, "make it readable")
+    return Problem(what=(error.strerror or "cannot be read").lower(), fix=fix, file=str(error.filename))
 
 
 def load_local_file(path: Path) -> MeshState:

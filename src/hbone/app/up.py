@@ -10,7 +10,9 @@ from hbone.app.control import Control
 from hbone.app.node import Node, NodeParts, Place
 from hbone.app.run import Stop, calm_collector
 from hbone.config.model import ControlSettings, NodeSettings
+from hbone.control.credentials import Credentials
 from hbone.control.local_ca import LocalCa
+from hbone.identity.spiffe import SpiffeId
 from hbone.telemetry.log import Logs
 
 Say = Callable[[list[str]], None]
@@ -26,8 +28,22 @@ class UpSettings:
     node: NodeSettings
 
 
+class _OwnCa:
+    """Certificates from the control plane in this process, which has its CA once it has started (`SvidSource`)."""
+
+    def __init__(self, control: Control, ttl_s: float) -> None:
+        self._control = control
+        self._ttl_s = ttl_s
+
+    async def fetch(self, spiffe_id: SpiffeId) -> Credentials:
+        return await LocalCa(self._control.issuer, ttl_s=self._ttl_s).fetch(spiffe_id)
+
+
 class Up:
-    """`async with` starts the control plane, then the node on it."""
+    """`async with` starts the control plane, then the node on it.
+
+    The node's ports are taken first: nothing is written for a mesh that cannot be up.
+    """
 
     def __init__(
         self, settings: UpSettings, place: Place, logs: Logs, quit_: Callable[[], None] = lambda: None
@@ -39,11 +55,17 @@ class Up:
         self.node: Node
 
     async def __aenter__(self) -> Self:
-        await self.control.__aenter__()
+        await self.control.prepare()
+        source = _OwnCa(self.control, self._settings.node.svid_ttl_s)
+        parts = NodeParts(store=self.control.mesh.store, source=source, mesh=self.control.mesh)
+        self.node = Node(self._settings.node, parts, self._logs, self._quit)
+        await self.node.bind()
         try:
-            source = LocalCa(self.control.issuer, ttl_s=self._settings.node.svid_ttl_s)
-            parts = NodeParts(store=self.control.mesh.store, source=source, mesh=self.control.mesh)
-            self.node = Node(self._settings.node, parts, self._logs, self._quit)
+            await self.control.__aenter__()
+        except BaseException:
+            self.node.unbind()
+            raise
+        try:
             await self.node.__aenter__()
         except BaseException:
             await self.control.__aexit__()

@@ -163,7 +163,7 @@ class Windows:
         try:
             for name, listen in wanted.items():
                 if listen is not None:
-                    self._sockets[name] = open_listener(listen)
+                    self._sockets[name] = open_listener(listen, f"listeners.{name}")
                     if isinstance(listen, UnixListen):
                         self._unix.append(listen.path)
         except BaseException:

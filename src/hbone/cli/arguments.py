@@ -1,4 +1,4 @@
-"""What commands take on their lines: identities, ports, HOST:PORT; wrong ones are usage errors that say what is right."""
+"""What commands take on their lines: identities, ports, HOST:PORT; a wrong one is told with what would be right."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

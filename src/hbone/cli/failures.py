@@ -8,16 +8,17 @@ A user never sees a traceback, unless HBONE_DEBUG asks for the one of an interna
 import errno
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
 import click
 
-from hbone.errors import HboneError, InvalidConfiguration
+from hbone.errors import HboneError, InvalidConfiguration, Problem
 
 DONE, NO, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 DEBUG_VARIABLE: Final = "HBONE_DEBUG"
+MAX_PROBLEMS: Final = 50
 COMPLETE_VARIABLE: Final = "_HBONE_COMPLETE"
 
 
@@ -105,7 +106,7 @@ def failure_of(error: BaseException) -> Failure | None:
         case BrokenPipeError() if error.filename is None:
             return Failure(exit_code=DONE)  # the reader had enough (`hbone get … | head`)
         case InvalidConfiguration():
-            return Failure(lines=tuple(_line(str(problem)) for problem in error.problems), exit_code=error.exit_code)
+            return Failure(lines=(*_of_problems(error.problems),), exit_code=error.exit_code)
         case HboneError():
             return Failure(lines=(*_of_hbone(error),), exit_code=error.exit_code)
         case click.exceptions.NoArgsIsHelpError():
@@ -118,6 +119,13 @@ def failure_of(error: BaseException) -> Failure | None:
             return _of_system(error)
         case _:
             return None
+
+
+def _of_problems(problems: Sequence[Problem]) -> Iterator[str]:
+    """A mistake that was made everywhere need not be read everywhere."""
+    yield from (_line(str(problem)) for problem in problems[:MAX_PROBLEMS])
+    if len(problems) > MAX_PROBLEMS:
+        yield _line(f"and {len(problems) - MAX_PROBLEMS} more like these")
 
 
 def _of_hbone(error: HboneError) -> Iterator[str]:

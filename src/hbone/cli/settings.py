@@ -1,11 +1,17 @@
 """From a command's options to settings: files read, flags named as the user typed them."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from hbone.app.options import ListenerFailed
 from hbone.app.sources import read_text
-from hbone.config.load import Flag, SettingsFile
+from hbone.config.catalogue import ENV_PREFIX
+from hbone.config.load import Flag, Loaded, Origin, OriginKind, SettingsFile
+from hbone.errors import InvalidConfiguration, Problem
 
+_FLAGS = ("inbound", "socks")  # of both `hbone up` and `hbone node`
 _PLACES = {
     "inbound": "listeners.inbound",
     "socks": "listeners.socks",
@@ -31,6 +37,29 @@ def node_flags(given: Mapping[str, object], *, spelling: Mapping[str, str] | Non
 
 
 control_flags = node_flags
+
+
+@contextmanager
+def placed(loaded: Loaded[Any]) -> Generator[None]:
+    """A listener that cannot have its place is told with where that place was set, like any other mistake."""
+    try:
+        yield
+    except ListenerFailed as error:
+        raise InvalidConfiguration([_problem(error, loaded.origin(error.setting.partition("[")[0]))]) from error
+
+
+def _problem(error: ListenerFailed, origin: Origin) -> Problem:
+    what = f"{error.what}: {error.why.lower()}" if error.why else error.what
+    match origin.kind:
+        case OriginKind.FILE:
+            file, _, line = origin.where.rpartition(":")
+            return Problem(what=what, fix=error.fix, field=error.setting, file=file, line=int(line))
+        case OriginKind.ENVIRONMENT | OriginKind.FLAG:
+            return Problem(what=what, fix=error.fix, field=origin.where)
+        case OriginKind.DEFAULT:
+            name = error.setting.rpartition(".")[2]
+            how = f"--{name} ADDR:PORT" if name in _FLAGS else f"{ENV_PREFIX}{name.upper()}=ADDR:PORT"
+            return Problem(what=what, fix=f"{error.fix}: {how}", field=error.setting)
 
 
 def _plain(value: object) -> object:

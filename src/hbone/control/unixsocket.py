@@ -27,18 +27,20 @@ class ControlSocket:
         self._lock = lock
         self._inode = path.stat().st_ino
 
+    @staticmethod
+    def check(path: Path) -> None:
+        """Raises UsageError for what would keep `listen` from it, as far as can be told without changing a thing."""
+        _check_length(path)
+        if _served(path):
+            raise _taken(path)
+
     @classmethod
     def listen(cls, path: Path, *, mode: int = OWNER_ONLY) -> Self:
         """Bind; a socket file that nobody answers on is removed first. Raises UsageError.
 
         The lock file beside it settles who is the owner when two start at once; it stays behind, empty.
         """
-        if len(os.fsencode(path)) > _MAX_PATH_BYTES:
-            raise UsageError(
-                f"the path of the control socket is too long: {path}",
-                why=f"the system allows {_MAX_PATH_BYTES} bytes",
-                fix="give a shorter --state-dir",
-            )
+        _check_length(path)
         _make_directory(path.parent)
         lock = _take_lock(path)
         try:
@@ -56,6 +58,15 @@ class ControlSocket:
             pass  # somebody tidied up
         self.sock.close()
         os.close(self._lock)
+
+
+def _check_length(path: Path) -> None:
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise UsageError(
+            f"the path of the control socket is too long: {path}",
+            why=f"the system allows {_MAX_PATH_BYTES} bytes",
+            fix="give a shorter --state-dir",
+        )
 
 
 def _make_directory(directory: Path) -> None:
@@ -90,10 +101,17 @@ def _take_lock(path: Path) -> int:
 
 
 def _remove_stale(path: Path) -> None:
+    if _served(path):
+        raise _taken(path)
+    path.unlink(missing_ok=True)
+
+
+def _served(path: Path) -> bool:
+    """Whether somebody answers there; raises UsageError for what is no socket at all."""
     try:
         found = path.lstat()
-    except FileNotFoundError:
-        return
+    except OSError:  # nothing there; or nothing for us to see, which the directory's own check tells better
+        return False
     if not stat.S_ISSOCK(found.st_mode):
         raise UsageError(f"{path} is not a socket", fix="move it away, or give another --state-dir")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -101,13 +119,10 @@ def _remove_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()
-            return
+            return False
         except OSError as error:
-            if error.errno != errno.ENOENT:  # a full backlog, say: somebody is there
-                raise _taken(path) from error
-            return
-    raise _taken(path)
+            return error.errno != errno.ENOENT  # a full backlog, say: somebody is there
+    return True
 
 
 def _bind(path: Path, mode: int) -> socket.socket:

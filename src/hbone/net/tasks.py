@@ -7,6 +7,7 @@ name, its failure is logged where it happened, and the group is closed with a de
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Self
 
 from hbone.errors import HboneError
@@ -25,8 +26,12 @@ class Tasks:
         """Run `work` until it is done or the group closes."""
         task = asyncio.get_running_loop().create_task(self._contained(work, name), name=f"{self._name}: {name}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._ended, work))
         return task
+
+    def _ended(self, work: Coroutine[Any, Any, None], task: asyncio.Task[None]) -> None:
+        work.close()  # one that was cancelled before its first step would be missed, with a warning, by nobody
+        self._tasks.discard(task)
 
     def __len__(self) -> int:
         return len(self._tasks)

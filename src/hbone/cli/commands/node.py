@@ -23,7 +23,7 @@ def node(config: Path | None, state_dir: Path | None, print_config: bool, check:
     Every setting is also an environment variable (HBONE_…; ztunnel's names are honoured); flags win over
     variables, variables over the file.
     """
-    from hbone.cli.settings import node_flags, settings_file
+    from hbone.cli.settings import node_flags, placed, settings_file
     from hbone.config.load import load_node
 
     loaded = load_node(settings_file(config), dict(os.environ), node_flags(flags))
@@ -45,6 +45,7 @@ def node(config: Path | None, state_dir: Path | None, print_config: bool, check:
         return 0
     logs = Logs(loaded.settings.logging)
     try:
-        return run(lambda stop: run_node(loaded.settings, place, logs, stop))
+        with placed(loaded):
+            return run(lambda stop: run_node(loaded.settings, place, logs, stop))
     finally:
         logs.close()

@@ -34,7 +34,7 @@ def up(
     from hbone.app.node import Place
     from hbone.app.run import run
     from hbone.app.up import UpSettings, run_up
-    from hbone.cli.settings import control_flags, node_flags, settings_file
+    from hbone.cli.settings import control_flags, node_flags, placed, settings_file
     from hbone.config.load import load_control, load_node
     from hbone.telemetry.log import Logs
 
@@ -49,7 +49,8 @@ def up(
     logs = Logs(node.settings.logging)
     try:
         settings = UpSettings(control=control.settings, node=node.settings)
-        return run(lambda stop: run_up(settings, place, logs, stop, say=_say))
+        with placed(node):
+            return run(lambda stop: run_up(settings, place, logs, stop, say=_say))
     finally:
         logs.close()
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hbone.discovery.documents import Array, Document, Object, Tagged, Value, field_text, read_documents
+from hbone.documents.document import Array, Document, Object, Tagged, Value, field_text, read_documents
 from hbone.errors import Problem
 
 Path = tuple[str | int, ...]

@@ -37,8 +37,8 @@ from hbone.discovery.model import (
     Workload,
     WorkloadType,
 )
-from hbone.discovery.objects import Meta
 from hbone.discovery.services import ServiceSpec, annotated_distribution
+from hbone.documents.objects import Meta
 from hbone.identity.spiffe import parse_trust_domain
 
 _NONE: Final[Mapping[str, str]] = {}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hbone.addr import InvalidAddress, IpAddress, parse_host, parse_ip
-from hbone.discovery.fields import Section, shown
 from hbone.discovery.model import HBONE_PORT, Locality
+from hbone.documents.fields import Section, shown
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
 
 HBONE_PORT_NAME: Final = "hbone"  # the entry of `ports` that says where the node proxy listens, instead of 15008

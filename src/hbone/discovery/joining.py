@@ -7,8 +7,8 @@ from typing import Final
 
 from hbone.discovery.entries import EntrySpec
 from hbone.discovery.model import PortMap
-from hbone.discovery.objects import Meta
 from hbone.discovery.services import PortSpec, Resolution, ServiceSpec
+from hbone.documents.objects import Meta
 
 _NO_OWN_PORTS: Final[Mapping[str, int]] = {}
 

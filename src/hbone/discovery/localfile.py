@@ -11,8 +11,6 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from hbone.addr import InvalidAddress, IpAddress, Prefix, parse_host, parse_ip
-from hbone.discovery.documents import Document, Object, Path, Tagged, Value, read_documents
-from hbone.discovery.fields import Section, shown
 from hbone.discovery.model import (
     DEFAULT_CLUSTER,
     DEFAULT_SERVICE_ACCOUNT,
@@ -44,6 +42,8 @@ from hbone.discovery.model import (
     Workload,
     WorkloadType,
 )
+from hbone.documents.document import Document, Object, Path, Tagged, Value, read_documents
+from hbone.documents.fields import Section, shown
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hbone.discovery.assembly import Defaults, Gathered, assemble
-from hbone.discovery.documents import Document, objects, read_documents
 from hbone.discovery.entries import read_entry
-from hbone.discovery.fields import Section
 from hbone.discovery.joining import Completeness, entry_draft
 from hbone.discovery.model import MeshState
-from hbone.discovery.objects import MESH_KINDS, Meta, kind_of, read_meta
 from hbone.discovery.services import ServiceSpec, read_service, read_service_entry
+from hbone.documents.document import Document, objects, read_documents
+from hbone.documents.fields import Section
+from hbone.documents.objects import MESH_KINDS, Meta, kind_of, read_meta
 from hbone.errors import InvalidConfiguration, Problem
 
 __all__ = ["Defaults", "Manifests", "parse_manifests"]

@@ -6,9 +6,7 @@ from enum import Enum
 from typing import Final
 
 from hbone.addr import InvalidAddress, IpAddress, Prefix, parse_host, parse_ip
-from hbone.discovery.documents import Path
 from hbone.discovery.entries import EntrySpec, read_entry
-from hbone.discovery.fields import Section, shown
 from hbone.discovery.model import (
     STANDARD_LOAD_BALANCING,
     HealthPolicy,
@@ -18,7 +16,9 @@ from hbone.discovery.model import (
     Scope,
     Visibility,
 )
-from hbone.discovery.objects import Meta
+from hbone.documents.document import Path
+from hbone.documents.fields import Section, shown
+from hbone.documents.objects import Meta
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId
 
 TRAFFIC_DISTRIBUTION: Final = "networking.istio.io/traffic-distribution"

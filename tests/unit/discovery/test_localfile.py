@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from hbone.addr import Prefix
-from hbone.discovery.documents import Tagged
 from hbone.discovery.localdump import dump
 from hbone.discovery.localfile import LocalFile, parse_local_file
 from hbone.discovery.model import (
@@ -33,6 +32,7 @@ from hbone.discovery.model import (
     Workload,
     WorkloadType,
 )
+from hbone.documents.document import Tagged
 from hbone.errors import InvalidConfiguration
 from tests.unit.discovery.builders import ip
 

@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from hbone.discovery.documents import Document, Object, Tagged, field_text, objects, parse_documents, read_documents
+from hbone.documents.document import Document, Object, Tagged, field_text, objects, parse_documents, read_documents
 from hbone.errors import InvalidConfiguration, Problem
 
 
@@ -145,7 +145,7 @@ def test_aliases_of_aliases_cannot_grow_without_bound() -> None:
 
 
 def test_an_oversized_file_is_refused_unread() -> None:
-    with patch("hbone.discovery.documents.MAX_FILE_BYTES", 10):
+    with patch("hbone.documents.document.MAX_FILE_BYTES", 10):
         (problem,) = problems("a: 0123456789")
     assert "a file of 13 bytes; split it" in problem
 
@@ -164,7 +164,7 @@ def test_documents_before_a_syntax_error_are_still_returned() -> None:
 
 
 def test_without_libyaml_the_same_is_read() -> None:
-    with patch("hbone.discovery.documents._LOADER", yaml.SafeLoader):
+    with patch("hbone.documents.document._LOADER", yaml.SafeLoader):
         (document,) = read("a: &x {b: [1, !T x]}\nc: *x\n")
         assert isinstance(document.value, Object)
         assert document.value == {"a": {"b": [1, Tagged("T", "x")]}, "c": {"b": [1, Tagged("T", "x")]}}

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hbone.discovery.documents import Document, Object
-from hbone.discovery.fields import Section, nearest, shown
+from hbone.documents.document import Document, Object
+from hbone.documents.fields import Section, nearest, shown
 from hbone.errors import Problem
 
 _ISTIO: Final = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")

@@ -78,7 +78,7 @@ class Callers:
     """All kinds of proof that a control plane takes, in the order in which they are asked."""
 
     def __init__(self, authenticators: Sequence[Authenticator]) -> None:
-        self._authenticators = tuple(authenticators)
+        self.authenticators = tuple(authenticators)
 
     def on(self, peer: Peer) -> Identify:
         """What identifies the callers on one connection."""
@@ -91,7 +91,7 @@ class Callers:
     async def identify(self, call: Call) -> Caller:
         """Raises Refusal (UNAUTHENTICATED) with every authenticator's reason."""
         reasons: list[str] = []
-        for authenticator in self._authenticators:
+        for authenticator in self.authenticators:
             try:
                 caller = await authenticator.authenticate(call)
             except NotAuthenticated as error:

@@ -70,11 +70,13 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a lease. One who is not `trusted` keeps to loopback addresses and to host names of its namespace."""
+    """Who holds a lease. One who is not `trusted` keeps to loopback addresses, to `addresses` of its own, and to host
+    names of its namespace. `uid`: a user of this machine, or an identity as text."""
 
-    uid: int
+    uid: int | str
     label: str
     trusted: bool
+    addresses: frozenset[IpAddress] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +226,7 @@ class Registry:
 
     def _addresses(self, wish: Wish, holder: Holder, uid: str) -> tuple[IpAddress, ...]:
         for ip in wish.addresses:
-            if not holder.trusted and not ip.is_loopback:
+            if not holder.trusted and not ip.is_loopback and ip not in holder.addresses:
                 raise RegistrationRefused(
                     f"{holder.label} may not register the address {ip}", fix="take one of 127.0.0.0/8, or leave it out"
                 )

@@ -1,7 +1,8 @@
-"""The control plane's listener: identities, discovery and registration on one Unix socket.
+"""The control plane's listeners: identities, discovery and registration on a Unix socket, and on TCP if asked.
 
     server = ControlServer(plane)
     await server.start(ControlSocket.listen(path))
+    server.listen(bound_socket, contexts)      # 15012; contexts None: plaintext
     …
     await server.close()
 
@@ -10,6 +11,7 @@ nothing that a caller sends can change.
 """
 
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,9 @@ from hbone.control.publish import Mesh
 from hbone.control.registry import Lease, Registry
 from hbone.control.registry_service import RegistryService
 from hbone.control.rpc import Peer, RpcServer, Servable
+from hbone.control.tls_listener import MAX_CONNECTIONS, Contexts, TlsListener
+from hbone.control.token_service import TokenService
+from hbone.control.tokens import Tokens
 from hbone.control.unixsocket import ControlSocket
 from hbone.times import Clock
 
@@ -36,15 +41,18 @@ class ControlPlane:
     registry: Registry
     callers: Callers
     clock: Clock
+    tokens: Tokens | None = None
 
 
 class ControlServer:
-    """Serves a control plane to this machine."""
+    """Serves a control plane."""
 
     def __init__(self, plane: ControlPlane, *, max_connections: int = 1024) -> None:
         self._plane = plane
         self._subscribers = Subscribers(plane.mesh, plane.clock)
         self._rpc = RpcServer(self._services, max_connections=max_connections)
+        self._remote_rpc = RpcServer(self._services, max_connections=MAX_CONNECTIONS)
+        self._remote: list[TlsListener] = []
         self._socket: ControlSocket | None = None
 
     async def start(self, listening: ControlSocket) -> None:
@@ -53,8 +61,19 @@ class ControlServer:
         await self._rpc.start(listening.sock)
         log.info("control plane listens", extra={"socket": str(listening.path)})
 
+    def listen(self, sock: socket.socket, contexts: Contexts | None) -> TlsListener:
+        """Also serve on a bound and listening TCP socket, which is ours from now on: TLS, or plaintext without
+        `contexts`."""
+        listener = TlsListener(self._remote_rpc, contexts)
+        listener.start(sock)
+        self._remote.append(listener)
+        return listener
+
     async def close(self) -> None:
-        """End every stream and take the socket away. Leases end with their streams."""
+        """End every stream and take the sockets away. Leases end with their streams."""
+        for listener in self._remote:
+            await listener.close()
+        await self._remote_rpc.close()
         await self._rpc.close()
         self._subscribers.close()
         listening, self._socket = self._socket, None
@@ -71,8 +90,11 @@ class ControlServer:
     def _services(self, peer: Peer) -> Sequence[Servable]:
         plane = self._plane
         identify = plane.callers.on(peer)
-        return (
+        services: list[Servable] = [
             CertificateService(plane.issuer, identify),
             DiscoveryService(self._subscribers, identify),
             RegistryService(plane.registry, plane.mesh, identify),
-        )
+        ]
+        if plane.tokens is not None:
+            services.append(TokenService(plane.tokens, identify))
+        return services

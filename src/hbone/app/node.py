@@ -35,6 +35,7 @@ from hbone.errors import UsageError
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
+from hbone.proxy.traffic import TrafficCounters, describe_tunnels
 from hbone.telemetry.log import Logs
 from hbone.telemetry.metrics import Metrics
 from hbone.telemetry.process import describe_process, open_fds
@@ -146,8 +147,15 @@ class Node:
         parts = self._parts
         self.keeper = IdentityKeeper(parts.source, self._clock, system_rng())
         identities = TlsIdentities(self.keeper, self._clock)
-        around = Surroundings(store=self.store, identities=identities, access=self._logs.access, clock=self._clock)
+        around = Surroundings(
+            store=self.store,
+            identities=identities,
+            access=self._logs.access,
+            clock=self._clock,
+            counters=TrafficCounters(self.metrics),
+        )
         self.dataplane = DataPlane(self.settings, around)
+        describe_tunnels(self.metrics, self.dataplane.tunnels)
         if self.files is not None:
             await self.files.load()
         self.dataplane.bind()

@@ -103,7 +103,7 @@ class InboundStream(StreamRelay):
             return
         self._parties.dst = party_of(deliver.destination, deliver.destination.identity)
         self._parties.hbone_addr = str(request.authority)
-        self._parties.service = deliver.service.hostname if deliver.service is not None else None
+        self._parties.service = deliver.service
         self._parties.mutual_tls = True
         self._started = parts.outcomes.opened(self._parties)
         denial = None

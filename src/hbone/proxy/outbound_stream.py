@@ -113,8 +113,7 @@ class OutboundStream(StreamRelay):
         self._closed = True
         self._parties.dst = party_of(plan.destination, None)
         self._parties.dst_addr = str(plan.upstream)
-        if plan.service is not None:
-            self._parties.service = plan.service.hostname
+        self._parties.service = plan.service
         assert self.sock is not None  # noqa: S101 -- an outbound stream begins with one
         retry = partial(self._retry_plain, plan)
         connection = PlainConnection(self._parts.plain, self.sock, self._parties, self._call.entry, retry)
@@ -141,8 +140,7 @@ class OutboundStream(StreamRelay):
         self._parties.dst = party_of(plan.destination, None)
         self._parties.dst_addr = str(plan.peer)
         self._parties.hbone_addr = str(plan.authority)
-        if plan.service is not None:
-            self._parties.service = plan.service.hostname
+        self._parties.service = plan.service
         call = self._call
         key = PoolKey(call.source.identity, plan.expected, plan.peer, call.downstream.ip)
         tunnel = self._parts.pool.take(key)

@@ -5,41 +5,59 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
-from hbone.discovery.model import Workload
+from hbone.discovery.model import Service, Workload
 from hbone.errors import HboneError
 from hbone.identity.spiffe import SpiffeId
-from hbone.telemetry.access import NOBODY, AccessLog, AccessRecord, Direction, Party, party
+from hbone.telemetry.access import AccessLog, AccessRecord, Direction, Party
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Clock, Instant
 
 FLAG_NONE: Final = "-"
 
 
+class Side(Party):
+    """One side's workload, for the log and for the metrics; kept and shared: `party_of` makes them."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Workload | None, identity: SpiffeId | None) -> None:
+        proven = str(identity) if identity is not None else None
+        if record is None:
+            super().__init__(None, None, proven, None)
+        else:
+            super().__init__(record.name, record.namespace, proven, record.cluster_id)
+        self.record = record
+
+
+NOBODY: Final = Side(None, None)
+
+
+@lru_cache(maxsize=65536)
+def party_of(workload: Workload | None, identity: SpiffeId | None) -> Side:
+    """One side's workload as it is shown; `identity` only where mutual TLS proved it."""
+    return Side(workload, identity)
+
+
 @dataclass(slots=True)
 class Parties:
     """What is known of a connection's two sides; grows while it is set up.
 
-    `src_addr` and `dst_addr` are the TCP peers (`ip:port`), `hbone_addr` the CONNECT's authority, `service` a host
-    name. `mutual_tls`: both identities were proven.
+    `src_addr` and `dst_addr` are the TCP peers (`ip:port`), `hbone_addr` the CONNECT's authority, `service` what was
+    asked for by name or VIP. `mutual_tls`: both identities were proven.
     """
 
     direction: Direction
     src_addr: str
     dst_addr: str
-    src: Party = NOBODY
-    dst: Party = NOBODY
+    src: Side = NOBODY
+    dst: Side = NOBODY
     hbone_addr: str | None = None
-    service: str | None = None
+    service: Service | None = None
     mutual_tls: bool = False
 
-
-@lru_cache(maxsize=65536)
-def party_of(workload: Workload | None, identity: SpiffeId | None) -> Party:
-    """One side's workload as the log shows it; `identity` only where mutual TLS proved it."""
-    proven = str(identity) if identity is not None else None
-    if workload is None:
-        return party(None, None, proven, None)
-    return party(workload.name, workload.namespace, proven, workload.cluster_id)
+    @property
+    def service_host(self) -> str | None:
+        return self.service.hostname if self.service is not None else None
 
 
 class Counters(Protocol):
@@ -82,7 +100,7 @@ class Outcomes:
             to_server if inbound else to_client,
             int((self._now() - started) * 1000),
             parties.hbone_addr,
-            parties.service,
+            parties.service_host,
             None if error is None else str(error),
         )
         self._access.complete(self._clock.wall(), record)
@@ -111,7 +129,7 @@ def connection_view(
         upstream=parties.dst_addr,
         source_workload=parties.src.workload,
         destination_workload=parties.dst.workload,
-        service=parties.service,
+        service=parties.service_host,
         source_identity=parties.src.identity,
         destination_identity=parties.dst.identity,
         security="mutual_tls" if parties.mutual_tls else "plaintext",

@@ -167,9 +167,12 @@ def _syntax_problem(file: str, text: str, error: yaml.YAMLError) -> Problem:
     if line is None and isinstance(position, int):
         line = text.count("\n", 0, position) + 1
     said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).partition("\n")[0]
-    fix = (
-        "indent with spaces, not tabs" if "\\t" in str(said) else "check indentation, colons and quotes near this line"
-    )
+    lines = text.split("\n")
+    if line is not None:
+        line = min(line, len(lines))  # libyaml counts beyond the end
+    written = lines[line - 1] if line is not None else ""
+    indent = written[: len(written) - len(written.lstrip())]
+    fix = "indent with spaces, not tabs" if "\t" in indent else "check indentation, colons and quotes near this line"
     return Problem(what=f"not valid YAML: {said}", fix=fix, file=file, line=line)
 
 

@@ -6,9 +6,11 @@ async with Mesh() as mesh:
     connect to client.dataplane.address("forward 1")
 """
 
+import asyncio
 import io
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from hbone.addr import SocketAddress, parse_ip
@@ -24,7 +26,9 @@ from hbone.discovery.store import Source, Store
 from hbone.identity.spiffe import SpiffeId, parse_trust_domain
 from hbone.identity.svid import X509Svid
 from hbone.net.clock import SystemClock, new_key, system_rng
+from hbone.proxy.judge import Authorize
 from hbone.telemetry.access import AccessLog
+from tests.support.tcp import App, Handler, Tcp, eventually
 
 DOMAIN = parse_trust_domain("cluster.local")
 
@@ -58,8 +62,11 @@ def new_authority(domain: str = "cluster.local") -> CertificateAuthority:
 class Node:
     """One data plane with its own store, certificates and access log."""
 
-    def __init__(self, settings: NodeSettings, issuer: DirectIssuer, state: MeshState) -> None:
+    def __init__(
+        self, settings: NodeSettings, issuer: DirectIssuer, state: MeshState, authorize: Authorize | None = None
+    ) -> None:
         self.log = io.StringIO()
+        self._stopped = False
         self.issuer = issuer
         self.store = Store()
         self.store.replace_all(Source.MANIFESTS, state)
@@ -70,10 +77,14 @@ class Node:
             Surroundings(
                 store=self.store,
                 identities=self.identities,
-                access=AccessLog(self.log.write, "text"),
+                access=AccessLog(self._write, "text"),
                 clock=SystemClock(),
+                authorize=authorize,
             ),
         )
+
+    def _write(self, line: str) -> None:
+        self.log.write(line)
 
     async def start(self) -> None:
         await self.keeper.__aenter__()
@@ -81,12 +92,38 @@ class Node:
         self.dataplane.start()
 
     async def stop(self, deadline_s: float = 0.05) -> None:
-        await self.dataplane.drain(deadline_s)
-        await self.keeper.__aexit__(None, None, None)
+        """Drain and close; harmless when it has stopped."""
+        if not self._stopped:
+            self._stopped = True
+            await self.dataplane.drain(deadline_s)
+            await self.keeper.__aexit__(None, None, None)
+
+    async def kill(self) -> None:
+        """End like a process that was killed: sockets close, nobody is told anything."""
+        self.dataplane.stop_accepting()
+        self.dataplane.inbound.close()
+        self.dataplane.pool.close()
+        await self.stop(0.001)
 
     def lines(self) -> list[str]:
         """The access lines so far."""
         return self.log.getvalue().splitlines()
+
+    async def quiet(self) -> None:
+        """Until no connection is carried."""
+        await eventually(lambda: not self.dataplane.connections())
+
+    async def line(self) -> str:
+        """The one access line that there is or will be; fails when there is more than one."""
+        (line,) = await self.wait_lines(1)
+        return line
+
+    async def wait_lines(self, count: int) -> list[str]:
+        """The access lines, when there are `count` of them; fails when there are more."""
+        await eventually(lambda: len(self.lines()) >= count)
+        await asyncio.sleep(0.01)  # would another one follow?
+        assert len(self.lines()) == count, self.log.getvalue()
+        return self.lines()
 
 
 class Mesh:
@@ -101,7 +138,7 @@ class Mesh:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for node in self.nodes:
             await node.stop()
 
@@ -150,11 +187,15 @@ class Mesh:
         The workload itself is added to the mesh with that port.
         """
         forwards = [{"listen": "127.0.0.1:0", **forward} for forward in overrides.pop("forwards", [])]
+        inbound = overrides.pop("inbound", f"{ip}:0")
+        authorize = overrides.pop("authorize", None)
         settings = NodeSettings.model_validate(
             {
                 **({"workload": account} if account else {"mode": "shared"}),
                 "listeners": {
-                    "inbound": f"{ip}:0",
+                    "inbound": inbound,
+                    "inbound_plaintext": overrides.pop("inbound_plaintext", None) or "off",
+                    "outbound": overrides.pop("outbound", None) or "off",
                     "socks": overrides.pop("socks", None) or "off",
                     "admin": "off",
                     "readiness": "off",
@@ -164,12 +205,53 @@ class Mesh:
                 **overrides,
             }
         )
-        node = Node(settings, issuer or DirectIssuer(self.authority), self.state)
+        node = Node(settings, issuer or DirectIssuer(self.authority), self.state, authorize)
         await node.start()
         self.nodes.append(node)
         if account:
             self.workload(account, ip, hbone_port=node.dataplane.address("inbound").port)
         return node
+
+
+@dataclass
+class Pair:
+    """A client's node, a server's node, and an application behind it: the usual stage."""
+
+    mesh: Mesh
+    app: App
+    client: Node
+    server: Node
+    programs: list[Tcp] = field(default_factory=list)
+
+    async def connect(self, **options: Any) -> Tcp:
+        """As a program at the client's node; closed with the stage, if not before."""
+        self.programs.append(await Tcp.connect(forward_of(self.client), **options))
+        return self.programs[-1]
+
+    async def both(self) -> tuple[Tcp, Tcp]:
+        """A program and the application, connected to each other."""
+        program = await self.connect()
+        return program, await self.app.accept()
+
+
+@asynccontextmanager
+async def pair(
+    handler: Handler | None = None,
+    *,
+    client: Mapping[str, Any] | None = None,
+    server: Mapping[str, Any] | None = None,
+    target: object = None,
+) -> AsyncIterator[Pair]:
+    """Nodes of web/web and shop/cart; `client` and `server` are further settings of theirs."""
+    async with App(handler) as app, Mesh() as mesh:
+        far = await mesh.node("shop/cart", "127.0.1.1", **(server or {}))
+        near = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": str(target or app.address)}], **(client or {}))
+        stage = Pair(mesh, app, near, far)
+        try:
+            yield stage
+        finally:
+            for program in stage.programs:
+                program.close()
 
 
 def forward_of(node: Node, place: int = 1) -> SocketAddress:

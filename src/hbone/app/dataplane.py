@@ -91,6 +91,7 @@ class DataPlane:
             outcomes=self.outcomes,
             registry=self.registry,
             closing=parts.link.closing,
+            rearm=parts.link.rearm,
             half_closes=self._half_closes,
         )
         self._plaintext = InboundPassthrough(self._plain, self.local, self._illegal, around.authorize)
@@ -289,6 +290,7 @@ class DataPlane:
         self.pool.close()
         await self._tasks.close()
         self._links.closing.close()
+        self._links.rearm.close()
         self._answers.close()
         if self._half_closes is not None:
             self._half_closes.close()

@@ -17,6 +17,7 @@ from hbone.net.dial import DialOptions
 from hbone.net.h2link import LinkParts
 from hbone.net.heartbeat import PingPolicy
 from hbone.net.members import Members
+from hbone.net.rearm import Rearm
 from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener
 from hbone.net.tls import ReadBuffer
 from hbone.protocol.outbox import BufferPool
@@ -138,6 +139,7 @@ def tunnel_parts(settings: NodeSettings, clock: Clock, loop: asyncio.AbstractEve
             clock=clock,
             pings=PingPolicy(interval_s=timeouts.ping_interval_s, timeout_s=timeouts.ping_timeout_s),
             closing=Closing(loop),
+            rearm=Rearm(loop),
             budget=BufferBudget(limits.max_buffered_bytes),
             open=Members(),
         ),

@@ -30,6 +30,7 @@ from hbone.net.heartbeat import Heartbeat, PingPolicy
 from hbone.net.linkwriter import QUIET_S, LinkWriter
 from hbone.net.members import Members
 from hbone.net.owners import LinkHandler, StreamOwner
+from hbone.net.rearm import Rearm, watch_again
 from hbone.net.tls import WANT, ReadBuffer, TlsStream
 from hbone.protocol.connection import Http2Connection
 from hbone.protocol.events import (
@@ -66,13 +67,25 @@ class LinkParts:
     pings: PingPolicy
     closing: Closing
     budget: BufferBudget
+    rearm: Rearm
     open: "Members[H2Link]"
 
 
 class H2Link(LinkWriter):
     """Drives `connection` over `tls`. Made after the TLS handshake; `start()` begins."""
 
-    __slots__ = ("_buffer", "_heartbeat", "_last_read", "_parts", "_ready", "budget", "closing", "last_heard")
+    __slots__ = (
+        "_buffer",
+        "_heartbeat",
+        "_last_read",
+        "_noted",
+        "_parts",
+        "_ready",
+        "budget",
+        "closing",
+        "last_heard",
+        "rearm_later",
+    )
 
     def __init__(
         self,
@@ -90,6 +103,8 @@ class H2Link(LinkWriter):
         self._ready = False
         self.budget = parts.budget
         self.closing = parts.closing
+        self.rearm_later = parts.rearm
+        self._noted = False
         self.last_heard = 0.0
 
     # --- life -----------------------------------------------------------------------------------------------
@@ -102,10 +117,14 @@ class H2Link(LinkWriter):
         self.connection.start()
         self._loop.add_reader(self._fd, self._on_readable)
         self._heartbeat.start()
+        self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        # Reads first. The peer's first flight may have come with its last handshake message: the socket will not be
+        # readable again for bytes that OpenSSL has taken already. Or the peer has refused our certificate and is
+        # gone: its alert says why, and OpenSSL reads nothing any more once a write has failed.
+        self._on_readable()
         self.flush()
-        # The peer's first flight may have come with its last handshake message: the socket will not be
-        # readable again for bytes that OpenSSL has taken already.
-        self._loop.call_soon(self._on_readable)
 
     def now(self) -> Instant:
         return self._monotonic()
@@ -173,6 +192,9 @@ class H2Link(LinkWriter):
             failure = error
         if total:
             self.last_heard = now
+            if not self._noted:
+                self._noted = True
+                self.rearm_later.note(self)
             try:
                 for event in self.connection.receive(buffer.view[:total], now):
                     self._dispatch(event)
@@ -188,6 +210,11 @@ class H2Link(LinkWriter):
         elif self.outbox:
             self.request_flush()
         return total
+
+    def rearm(self) -> None:
+        self._noted = False
+        if not self.closed:
+            watch_again(self._loop, self._fd, self._on_readable, self._on_writable if self.blocked else None)
 
     def _peer_closed(self) -> None:
         if self.connection.peer_going_away or not self.connection.streams:

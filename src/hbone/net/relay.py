@@ -17,6 +17,7 @@ from typing import Final
 from hbone.errors import ConnectionCut, HboneError
 from hbone.net.closing import LONG
 from hbone.net.h2link import H2Link
+from hbone.net.rearm import watch_again
 from hbone.net.sockets import close_with_reset
 from hbone.protocol.codes import ErrorCode, code_name
 from hbone.protocol.events import Headers
@@ -39,6 +40,7 @@ class StreamRelay:
         "_down_broken",
         "_down_done",
         "_loop",
+        "_noted",
         "_reading",
         "_remote_ended",
         "_unwanted",
@@ -68,6 +70,7 @@ class StreamRelay:
         self._backlog: bytearray | None = None  # payload that the socket has not taken
         self._bulk = False
         self._reading = False
+        self._noted = False  # for `hbone.net.rearm`
         self._writing = False
         self._up_done = False
         self._remote_ended = False
@@ -153,6 +156,11 @@ class StreamRelay:
             self._reading = False
             self._loop.remove_reader(self.fd)
 
+    def rearm(self) -> None:
+        self._noted = False
+        if self._reading:
+            watch_again(self._loop, self.fd, self._on_readable, self._drain_backlog if self._writing else None)
+
     def resume(self) -> None:
         """The link can write again."""
         if not self._closed and not self._up_done and self.sock is not None:
@@ -187,6 +195,9 @@ class StreamRelay:
             self.bytes_up += n
             connection.sent(self.stream, n)
             link.request_flush()
+            if not self._noted:
+                self._noted = True
+                link.rearm_later.note(self)
         elif n == 0:
             self._local_ended()
 

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from hbone.errors import ConnectionCut, HboneError
 from hbone.net.closing import LONG, Closing
+from hbone.net.rearm import Rearm, watch_again
 from hbone.net.sockets import close_with_reset
 
 CHUNK_BYTES: Final = 262_144  # one read; a slower reader ends in the kernel's buffers, at most this much is ours
@@ -23,17 +24,29 @@ class SpliceOwner(Protocol):
         """Both are over; called once."""
 
 
+class SpliceParts(Protocol):
+    """What all splices of a process share."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def closing(self) -> Closing: ...
+    @property
+    def rearm(self) -> Rearm: ...
+
+
 class _Direction:
     """Bytes from `source` to `sink`."""
 
-    __slots__ = ("_backlog", "_loop", "_splice", "broken", "carried", "done", "sink", "source")
+    __slots__ = ("_backlog", "_loop", "_noted", "_splice", "broken", "carried", "done", "sink", "source")
 
     def __init__(self, splice: "Splice", source: socket.socket, sink: socket.socket) -> None:
         self._splice = splice
-        self._loop = splice.loop
+        self._loop = splice.parts.loop
         self.source = source
         self.sink = sink
         self._backlog = memoryview(b"")
+        self._noted = False  # for `hbone.net.rearm`
         self.carried = 0
         self.done = False  # the source has ended, and the sink has everything
         self.broken: OSError | None = None  # the sink takes no more
@@ -41,6 +54,11 @@ class _Direction:
     @property
     def reading(self) -> bool:
         return not (self.done or self.broken or self._backlog)
+
+    @property
+    def waiting(self) -> bool:
+        """For the sink to take bytes."""
+        return bool(self._backlog) and self.broken is None
 
     def start(self) -> None:
         self._loop.add_reader(self.source.fileno(), self._on_readable)
@@ -60,11 +78,21 @@ class _Direction:
         if n == 0:
             self._end()
             return
+        if not self._noted:
+            self._noted = True
+            self._splice.parts.rearm.note(self)
         sent = self._send(_scratch[:n])
         if 0 <= sent < n:
             self._backlog = memoryview(bytes(_scratch[sent:n]))
             self._loop.remove_reader(self.source.fileno())
             self._loop.add_writer(self.sink.fileno(), self._on_writable)
+
+    def rearm(self) -> None:
+        self._noted = False
+        if self.reading and not self._splice.closed:
+            back = self._splice.opposite(self)
+            writer = back._on_writable if back.waiting else None
+            watch_again(self._loop, self.source.fileno(), self._on_readable, writer)
 
     def _on_writable(self) -> None:
         sent = self._send(self._backlog)
@@ -105,17 +133,15 @@ class Splice:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        parts: SpliceParts,
         downstream: socket.socket,
         upstream: socket.socket,
         owner: SpliceOwner,
-        closing: Closing,
     ) -> None:
-        self.loop = loop
+        self.parts = parts
         self._sockets = (downstream, upstream)
         self._owner = owner
-        self._closing = closing
-        self._closed = False
+        self.closed = False
         self._up = _Direction(self, downstream, upstream)
         self._down = _Direction(self, upstream, downstream)
 
@@ -130,6 +156,9 @@ class Splice:
     def start(self) -> None:
         self._up.start()
         self._down.start()
+
+    def opposite(self, direction: _Direction) -> _Direction:
+        return self._down if direction is self._up else self._up
 
     def ended(self) -> None:
         """A source has ended."""
@@ -146,12 +175,12 @@ class Splice:
 
     def refused(self, direction: _Direction) -> None:
         """The sink of `direction` takes no more bytes."""
-        back = self._down if direction is self._up else self._up
+        back = self.opposite(direction)
         error = direction.broken
         if back.done:  # it had said everything, and that has been passed on: the source must get to read it
             self._stop()
             direction.sink.close()
-            self._closing.linger(direction.source, LONG)
+            self.parts.closing.linger(direction.source, LONG)
             why = (error.strerror if error is not None else None) or ""
             self._owner.on_ended(ConnectionCut("the application closed before it took everything", why=why))
         elif not back.reading and error is not None:
@@ -163,7 +192,7 @@ class Splice:
 
     def cut(self, error: HboneError) -> None:
         """End both directions at once; both ends see a reset."""
-        if self._closed:
+        if self.closed:
             return
         self._stop()
         for sock in self._sockets:
@@ -171,6 +200,6 @@ class Splice:
         self._owner.on_ended(error)
 
     def _stop(self) -> None:
-        self._closed = True
+        self.closed = True
         self._up.stop()
         self._down.stop()

@@ -50,6 +50,7 @@ def _complete() -> bool:
 NATIVE: Final = _complete()
 
 WANT_READ, WANT_WRITE, SYSCALL, ZERO_RETURN = 2, 3, 5, 6  # SSL_get_error(3)
+SYSTEM_ERROR = 0x8000_0000  # ERR_SYSTEM_FLAG in err.h; the other bits are errno
 PARTIAL_WRITE = 0x1  # SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not export
 
 ACCEPT, REFUSE = 1, 0
@@ -72,9 +73,14 @@ def address_of(pointer: Any) -> int:
 
 
 def drain_reasons() -> list[str]:
-    """This thread's OpenSSL errors, oldest first, in words; the queue is empty afterwards, as the next call needs."""
+    """This thread's OpenSSL errors, oldest first, in words; the queue is empty afterwards, as the next call needs.
+
+    Without those of the operating system, which errno tells too: a failed write leaves one, a failed read does not.
+    """
     reasons: list[str] = []
     while code := lib.ERR_get_error():
+        if code & SYSTEM_ERROR:
+            continue
         text = lib.ERR_reason_error_string(code)
         reasons.append(ffi.string(text).decode() if text != ffi.NULL else f"error {code:#x}")
     return reasons

@@ -13,6 +13,7 @@ from hbone.addr import SocketAddress
 from hbone.errors import HboneError, NoRoute
 from hbone.net.closing import Closing
 from hbone.net.dial import Dial, DialOptions
+from hbone.net.rearm import Rearm
 from hbone.net.sockets import close_with_reset, local_of, original_destination, peer_of
 from hbone.net.splice import Splice
 from hbone.proxy.entry import DIRECT, Entry, turn_away
@@ -34,6 +35,7 @@ class PlainParts:
     outcomes: Outcomes
     registry: Registry
     closing: Closing
+    rearm: Rearm
     half_closes: HalfCloses | None = None
 
 
@@ -80,7 +82,7 @@ class PlainConnection:
         self._retry = None
         self._started = self._parts.outcomes.opened(self._parties)
         self._entry.connected(self._sock)
-        self._splice = Splice(self._parts.loop, self._sock, upstream, self, self._parts.closing)
+        self._splice = Splice(self._parts, self._sock, upstream, self)
         self._splice.start()
 
     def _fail(self, error: HboneError) -> None:

@@ -1,0 +1,255 @@
+"""How carried connections end: an end stays an end, a reset stays a reset, and every byte before it arrives."""
+
+import asyncio
+import time
+
+import pytest
+
+from hbone.errors import ConnectionCut
+from tests.support.mesh import pair
+from tests.support.tcp import Tcp, digest, echo, pattern
+
+MIB = 1 << 20
+
+
+async def test_the_client_may_end_first_and_still_gets_what_the_server_sends_after() -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        await program.send(b"question")
+        program.end()
+        assert await app.to_end() == b"question"
+        await app.send(b"a late ")
+        await asyncio.sleep(0.05)
+        await app.send(b"answer")
+        app.end()
+        assert await program.to_end() == b"a late answer"
+        assert 'error="' not in await stage.client.line()
+        assert 'error="' not in await stage.server.line()
+
+
+async def test_the_server_may_end_first_and_still_gets_what_the_client_sends_after() -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        await app.send(b"that is all")
+        app.end()
+        assert await program.to_end() == b"that is all"
+        await program.send(b"not ")
+        await asyncio.sleep(0.05)
+        await program.send(b"quite")
+        program.end()
+        assert await app.to_end() == b"not quite"
+        assert 'error="' not in await stage.client.line()
+        assert 'error="' not in await stage.server.line()
+
+
+async def test_an_end_that_comes_with_the_first_bytes_is_carried_too() -> None:
+    async with pair(echo) as stage:
+        for payload in (b"", b"x", pattern(200_000)):
+            program = await stage.connect()
+            if payload:
+                await program.send(payload)
+            program.end()
+            assert await program.to_end() == payload
+            program.close()
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_a_reset_by_one_application_arrives_as_a_reset_at_the_other(who: str) -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        await program.send(b"hello")
+        assert await app.recv() == b"hello"
+        near, far = (program, app) if who == "client" else (app, program)
+        near.reset()
+        assert await far.ending() == "reset"
+        assert 'error="' in await stage.client.line()
+        assert 'error="' in await stage.server.line()
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_a_reset_in_the_middle_of_a_transfer_is_never_taken_for_its_end(who: str) -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        sender, receiver = (program, app) if who == "client" else (app, program)
+        sending = asyncio.create_task(sender.send(bytes(64 * MIB)))
+        await receiver.exactly(MIB)
+        sending.cancel()
+        sender.reset()
+        assert await receiver.ending() == "reset"
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_a_receiver_that_resets_stops_the_sender_with_a_reset(who: str) -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        sender, receiver = (program, app) if who == "client" else (app, program)
+        sending = asyncio.create_task(sender.send(bytes(64 * MIB)))
+        await receiver.exactly(MIB)
+        receiver.reset()
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            await sending
+
+
+async def test_a_server_that_dies_with_our_bytes_unread_shows_as_a_reset() -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        await program.send(bytes(MIB))
+        await app.recv(10)
+        app.close()  # unread bytes: the kernel resets
+        assert await program.ending() == "reset"
+
+
+@pytest.mark.parametrize("which", ["client", "server"])
+async def test_a_tunnel_lost_in_the_middle_of_a_transfer_resets_both_ends(which: str) -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        down = asyncio.create_task(app.send(bytes(64 * MIB)))
+        await program.exactly(MIB)
+        await (stage.client if which == "client" else stage.server).kill()
+        assert await program.ending() == "reset"
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            await down
+        for node in (stage.client, stage.server):
+            assert 'error="' in await node.line()
+
+
+async def test_clean_exits_are_ends_and_never_resets() -> None:
+    async with pair() as stage:
+        idle = [await stage.both() for _ in range(20)]
+        for program, app in idle:
+            await program.send(b"GET")
+            assert await app.exactly(3) == b"GET"
+            await app.send(b"200")
+            assert await program.exactly(3) == b"200"
+        for _, app in idle:
+            app.close()
+        for program, _ in idle:
+            assert await program.ending() == "end"
+            program.close()
+        for node in (stage.client, stage.server):
+            assert all('error="' not in line for line in await node.wait_lines(20))
+
+
+async def test_a_server_that_writes_and_closes_at_once_loses_nothing_on_a_slow_reader() -> None:
+    payload = pattern(16 * MIB)
+
+    async def write_and_close(tcp: Tcp) -> None:
+        await tcp.send(payload)
+
+    async with pair(write_and_close) as stage:
+        program = await stage.connect(receive_buffer=65_536)
+        assert await program.digest_to_end(pause_s=0.002, piece=65_536) == (16 * MIB, digest(payload))
+        program.close()
+        assert 'error="' not in await stage.client.line()
+
+
+async def test_a_client_that_writes_and_closes_at_once_loses_nothing_on_a_slow_server() -> None:
+    payload = pattern(8 * MIB)
+    async with pair() as stage:
+        program = await stage.connect()
+        sending = asyncio.create_task(program.send(payload))
+        app = await stage.app.accept()
+        reading = asyncio.create_task(app.digest_to_end(pause_s=0.002, piece=65_536))
+        await sending
+        program.close()
+        assert await reading == (8 * MIB, digest(payload))
+
+
+async def test_nobody_puts_a_time_limit_on_a_direction_that_goes_on_alone() -> None:
+    async with pair(client={"timeouts": {"half_close_timeout_s": 0.1}}) as stage:
+        program, app = await stage.both()
+        program.end()
+        assert await app.to_end() == b""
+        for _ in range(12):  # more than a second of small pieces, each well within the limit
+            await app.send(b"tick")
+            await asyncio.sleep(0.04)
+        app.end()
+        assert await program.to_end() == b"tick" * 12
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_a_half_closed_connection_that_goes_silent_is_cut_if_a_limit_is_set(side: str) -> None:
+    limited = {"timeouts": {"half_close_timeout_s": 0.1}}
+    async with pair(
+        client=limited if side == "client" else None, server=limited if side == "server" else None
+    ) as stage:
+        program, app = await stage.both()
+        program.end()
+        assert await app.to_end() == b""
+        assert await program.ending() == "reset"
+        node = stage.client if side == "client" else stage.server
+        assert "half-closed for 0.1 s" in await node.line()
+
+
+async def test_a_greeting_arrives_at_once_though_the_client_says_nothing() -> None:
+    async def greet(tcp: Tcp) -> None:
+        await tcp.send(b"220 ready\r\n")
+        await tcp.to_end()
+
+    async with pair(greet) as stage:
+        first = await stage.connect()
+        await first.recv()  # the tunnel is up now
+        took_s: list[float] = []
+        for _ in range(5):
+            began = time.perf_counter()
+            program = await stage.connect()
+            assert await program.recv() == b"220 ready\r\n"
+            took_s.append(time.perf_counter() - began)
+            program.close()
+        first.close()
+        assert sorted(took_s)[2] < 0.02, took_s  # the median: this machine has other work
+
+
+async def test_an_answer_that_comes_before_the_question_is_whole_arrives_though_the_rest_is_unwanted() -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        uploading = asyncio.create_task(program.send(bytes(64 * MIB)))
+        await app.exactly(100_000)
+        await app.send(b"413 too large")
+        app.end()
+        assert await program.exactly(13) == b"413 too large"
+        uploading.cancel()
+        program.close()
+
+
+async def test_resets_on_the_wire_carry_connect_error_and_cancel() -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        app.reset()
+        assert await program.ending() == "reset"
+        assert "RST_STREAM CONNECT_ERROR" in await stage.client.line()
+        second, other = await stage.both()
+        for connection in stage.server.dataplane.registry:
+            connection.cut(ConnectionCut("a test's whim"))
+        assert await second.ending() == "reset"
+        assert await other.ending() == "reset"
+        assert "RST_STREAM CANCEL" in (await stage.client.wait_lines(2))[1]
+        assert "a test's whim" in (await stage.server.wait_lines(2))[1]
+
+
+async def test_nothing_is_left_behind_when_connections_end_in_every_way() -> None:
+    async with pair() as stage:
+        for way in range(40):
+            program, app = await stage.both()
+            await program.send(b"x" * 1000)
+            match way % 4:
+                case 0:
+                    program.close()
+                    await app.ending()
+                case 1:
+                    app.reset()
+                    await program.ending()
+                case 2:
+                    program.reset()
+                    await app.ending()
+                case _:
+                    program.end()
+                    await app.to_end()
+                    app.close()
+                    await program.ending()
+            program.close()
+            app.close()
+        for node in (stage.client, stage.server):
+            await node.quiet()
+            assert all(tunnel.streams == 0 for tunnel in node.dataplane.tunnels())
+            assert len(await node.wait_lines(40)) == 40

@@ -133,7 +133,7 @@ def test_a_wrong_variable_and_a_wrong_flag_are_named_as_they_were_given() -> Non
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ("a: [", 2, "not valid YAML"),
+        ("a: [", 1, "not valid YAML"),
         ("a: b: c", 1, "not valid YAML"),
         ("- a", 1, "not a mapping"),
         ("a: \x01", 1, "not valid YAML"),

@@ -30,6 +30,7 @@ from hbone.config.model import ControlSettings, Expose, Forward, NodeSettings
 from hbone.config.schema import environment_of
 from hbone.config.show import scalar
 from hbone.errors import HboneError, PeerRejected
+from hbone.net.tlsalert import alert_name, failure_from
 from hbone.telemetry.access import AccessRecord, format_json, format_text, party
 from hbone.telemetry.names import ACCESS_FIELDS, FLAGS, LABEL_HELP, METRICS, TRAFFIC, TRAFFIC_LABELS, Kind, Metric
 from hbone.times import WallTime
@@ -358,6 +359,18 @@ def errors_page() -> Iterator[str]:
     _import_everything()
     rows = [(f"{'&emsp;' * depth}`{kind.__name__}`", *_facts(kind)) for kind, depth in _tree(HboneError, 0)]
     yield from table(("error", "meaning", "flag", "status", "exit", "alert"), rows)
+    yield "## TLS alerts of a peer"
+    yield ""
+    yield from prose("What it means when the peer ended TLS with an alert, as the access line puts it.")
+    yield from table(("alert", "number", "why", "what to do"), _alerts())
+
+
+def _alerts() -> Iterator[tuple[str, str, str, str]]:
+    for number in range(256):
+        name = alert_name(number)
+        if name != f"alert {number}":
+            error = failure_from([f"tls alert {name.replace('_', ' ')}"])  # as OpenSSL words it
+            yield code(name), str(number), error.why, error.fix
 
 
 def _import_everything() -> None:

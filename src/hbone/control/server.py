@@ -22,11 +22,12 @@ from hbone.control.issue import Issuer
 from hbone.control.publish import Mesh
 from hbone.control.registry import Lease, Registry
 from hbone.control.registry_service import RegistryService
-from hbone.control.rpc import Peer, RpcServer, Servable
+from hbone.control.rpc import Peer, RpcServer, Servable, UnixPeer
 from hbone.control.tls_listener import MAX_CONNECTIONS, Contexts, TlsListener
 from hbone.control.token_service import TokenService
 from hbone.control.tokens import Tokens
 from hbone.control.unixsocket import ControlSocket
+from hbone.control.workload_server import LocalServices
 from hbone.times import Clock
 
 log = logging.getLogger("hbone.control")
@@ -42,6 +43,7 @@ class ControlPlane:
     callers: Callers
     clock: Clock
     tokens: Tokens | None = None
+    local: LocalServices | None = None
 
 
 class ControlServer:
@@ -97,4 +99,6 @@ class ControlServer:
         ]
         if plane.tokens is not None:
             services.append(TokenService(plane.tokens, identify))
+        if plane.local is not None and isinstance(peer, UnixPeer):
+            services.extend(plane.local.on(peer))
         return services

@@ -1,0 +1,82 @@
+"""What the processes of this machine are served: their identities' certificates, and whom to trust.
+
+`LocalWorkloads` is what SDS and the Workload API stand on. Streams wait on `changes`, which a rotation, a new bundle or
+a new signing key sets off; what is sent then is made anew, so nothing depends on what exactly changed.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from grpclib.const import Status
+
+from hbone.control.attest_process import Attestor
+from hbone.control.credentials import Credentials
+from hbone.control.jwt_svid import JwtKeys
+from hbone.control.renew import IdentityKeeper
+from hbone.control.rpc import Refusal
+from hbone.errors import IdentityUnavailable
+from hbone.identity.bundle import TrustBundle
+from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.times import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTrust:
+    """Whom to trust now. `crls` are of the own domain, one for each CA below its roots, or none at all: OpenSSL and
+    BoringSSL want either."""
+
+    bundle: TrustBundle
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+
+
+class Changes:
+    """Wakes every stream. One that is woken looks for itself whether it has anything to send."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Event] = set()
+
+    def wake(self) -> None:
+        for event in self._waiting:
+            event.set()
+
+    @contextmanager
+    def watched(self) -> Generator[asyncio.Event]:
+        """An event that is set by each change."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            yield event
+        finally:
+            self._waiting.discard(event)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalWorkloads:
+    """`jwt` gives the keys of JWT-SVIDs, None where they are not served."""
+
+    trust_domain: TrustDomain
+    attestor: Attestor
+    keeper: IdentityKeeper
+    trust: Callable[[], LocalTrust]
+    clock: Clock
+    jwt: Callable[[], JwtKeys] | None = None
+    changes: Changes = field(default_factory=Changes)
+
+    def start(self) -> Callable[[], object]:
+        """Have rotations wake the streams; what is returned ends that. Identities of the rules are asked for."""
+        for identity in self.attestor.identities:
+            self.keeper.prefetch(identity)
+        return self.keeper.on_rotation(lambda _identity, _credentials: self.changes.wake())
+
+    async def credentials(self, identity: SpiffeId) -> Credentials:
+        """Raises Refusal (UNAVAILABLE) when there are none now."""
+        try:
+            return await self.keeper.get(identity)
+        except IdentityUnavailable as error:
+            raise Refusal(Status.UNAVAILABLE, error.what, why=error.why, fix=error.fix) from error

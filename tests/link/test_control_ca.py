@@ -20,6 +20,7 @@ from hbone.ca.csr import new_request
 from hbone.control.attest_unix import Grant
 from hbone.control.ca_client import CaClient
 from hbone.control.channel import ControlRefused, UnixEndpoint, calling
+from hbone.control.records import Wanted, find
 from hbone.errors import Unreachable
 from hbone.identity.verify import PeerSide, verify_peer
 from hbone.net.clock import SystemClock, new_key
@@ -67,15 +68,18 @@ async def test_a_process_of_the_same_user_gets_an_svid_that_its_peers_accept(ser
     assert 3500 < credentials.svid.not_after - now <= 3600
 
 
-async def test_what_was_issued_stands_in_the_journal_which_only_its_owner_reads(served: Served) -> None:
+async def test_what_was_issued_stands_in_the_audit_log_which_only_its_owner_reads(served: Served) -> None:
     first = await CaClient(served.endpoint, ttl_s=3600).fetch(WEB)
     second = await CaClient(served.endpoint, ttl_s=3600).fetch(spiffe("shop", "db"))
-    lines = [json.loads(line) for line in served.journal.path.read_text().splitlines()]
+    await served.ca.close()  # the copy on disk is complete then
+    lines = [json.loads(line) for line in served.audit_path.read_text().splitlines()]
+    lines = [line for line in lines if line["event"] == "issued"]
     assert [line["serial"] for line in lines] == [f"{one.svid.serial:x}" for one in (first, second)]
     assert lines[0]["spiffe_id"] == str(WEB)
     assert lines[0]["caller"] == f"uid {os.geteuid()} (pid {os.getpid()})"
-    assert stat.S_IMODE(served.journal.path.stat().st_mode) == 0o600
-    assert "PRIVATE" not in served.journal.path.read_text()
+    for path in (served.audit_path, served.ca.store.path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert b"PRIVATE" not in path.read_bytes()
 
 
 async def test_without_metadata_the_name_inside_the_request_counts(served: Served) -> None:
@@ -150,7 +154,7 @@ BAD = {
 async def test_a_bad_request_is_an_invalid_argument(served: Served, name: str) -> None:
     text, impersonated, ttl_s = BAD[name]
     assert await create(served, text, impersonated=impersonated, ttl_s=ttl_s) is Status.INVALID_ARGUMENT
-    assert served.journal.path.read_text() == ""
+    assert await served.ca.store.read(lambda database: find(database, Wanted())) == []
     assert isinstance(await create(served, new_request(new_key(), WEB)), IstioCertificateResponse)
 
 
@@ -177,11 +181,16 @@ class _LongAgo(SystemClock):
         return WallTime(super().wall() - 11 * 365 * 86400)
 
 
-async def test_a_journal_that_cannot_be_written_stops_issuing(served: Served) -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, served.journal._descriptor)  # pyright: ignore[reportPrivateUsage]  # a disk that is full
-    os.close(full)
-    assert await create(served, new_request(new_key(), WEB)) is Status.INTERNAL
+async def test_a_full_disk_stops_issuing_and_loses_nothing_that_was_handed_out(served: Served) -> None:
+    await served.ca.store.write(lambda database: database.execute("PRAGMA max_page_count = 1").fetchall())
+    handed_out = 0
+    while isinstance(answer := await create(served, new_request(new_key(), WEB)), IstioCertificateResponse):
+        handed_out += 1
+        assert handed_out < 500
+    assert answer is Status.INTERNAL
+    assert len(await served.ca.store.read(lambda database: find(database, Wanted()))) == handed_out
+    await served.ca.store.write(lambda database: database.execute("PRAGMA max_page_count = 100000").fetchall())
+    assert isinstance(await create(served, new_request(new_key(), WEB)), IstioCertificateResponse), "room again"
 
 
 async def raw(served: Served, path: str, body: bytes) -> Status:

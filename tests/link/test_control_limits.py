@@ -35,8 +35,7 @@ async def served(tmp_path: Path) -> AsyncGenerator[Served]:
 
 
 async def test_connections_over_the_limit_are_closed_and_the_others_go_on(tmp_path: Path) -> None:
-    served = Served(directory=tmp_path)
-    served.server = ControlServer(served.plane, max_connections=1)
+    served = Served(directory=tmp_path, max_connections=1)
     async with serving(served), calling(served.endpoint) as channel:
         stub = AggregatedDiscoveryServiceStub(channel)
         async with stub.DeltaAggregatedResources.open() as stream:

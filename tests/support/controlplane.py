@@ -4,15 +4,15 @@ import os
 import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hbone.ca.authority import CaKeys, CertificateAuthority
 from hbone.control.attest_unix import Grant, UnixAccess
 from hbone.control.callers import Callers, UnixProcesses
+from hbone.control.caplane import AUDIT, CaPlace, CaPlane
 from hbone.control.channel import UnixEndpoint
 from hbone.control.issue import Issuer, IssueRules
-from hbone.control.journal import Journal
 from hbone.control.publish import Mesh
 from hbone.control.registry import Registry
 from hbone.control.server import ControlPlane, ControlServer
@@ -63,17 +63,35 @@ class Served:
     rules: IssueRules = field(default_factory=IssueRules)
     mesh: Mesh = field(default_factory=Mesh)
     authority: CertificateAuthority | None = None
+    max_connections: int = 1024
     plane: ControlPlane = field(init=False)
     server: ControlServer = field(init=False)
-    journal: Journal = field(init=False)
+    ca: CaPlane = field(init=False)
 
     def __post_init__(self) -> None:
-        authority = self.authority or make_authority(self.clock)
-        self.authority = authority
-        self.journal = Journal.open(self.directory / "audit.jsonl")
+        self.authority = self.authority or make_authority(self.clock)
+
+    @property
+    def audit_path(self) -> Path:
+        return self.directory / AUDIT
+
+    async def _build(self) -> None:
+        place = CaPlace(
+            directory=self.directory,
+            trust_domain=DOMAIN,
+            clock=self.clock,
+            rng=random.Random(1),
+            plugged=self.authority,
+        )
+        ca = self.ca = await CaPlane.open(place)
+        ca.publish_to(self.mesh)
         self.plane = ControlPlane(
             issuer=Issuer(
-                lambda: authority, clock=self.clock, rng=random.Random(1), journal=self.journal, rules=self.rules
+                lambda: ca.authorities.signing,
+                clock=self.clock,
+                rng=random.Random(1),
+                ledger=ca.ledger,
+                rules=self.rules,
             ),
             mesh=self.mesh,
             registry=Registry(self.mesh.store, DOMAIN),
@@ -82,23 +100,23 @@ class Served:
             ),
             clock=self.clock,
         )
-        self.server = ControlServer(self.plane)
+        self.server = ControlServer(self.plane, max_connections=self.max_connections)
 
     @property
     def endpoint(self) -> UnixEndpoint:
         return UnixEndpoint(self.directory / "control.sock")
 
     async def start(self) -> None:
+        await self._build()
         await self.server.start(ControlSocket.listen(self.endpoint.path))
 
     async def stop(self) -> None:
         await self.server.close()
+        await self.ca.close()
 
     async def restart(self) -> None:
         """The same mesh and CA in a new server; leases are gone."""
         await self.stop()
-        self.plane = replace(self.plane, registry=Registry(self.mesh.store, DOMAIN))
-        self.server = ControlServer(self.plane)
         await self.start()
 
 
@@ -116,4 +134,3 @@ async def serving(served: Served) -> AsyncGenerator[Served]:
         yield served
     finally:
         await served.stop()
-        served.journal.close()

@@ -8,14 +8,17 @@ from typing import Self
 
 from hbone.app.node import Place
 from hbone.app.sources import FileSources, MeshFiles
+from hbone.ca.authority import Lifetimes
 from hbone.config.model import ControlSettings
 from hbone.control import cadir
+from hbone.control.admin import Admin
 from hbone.control.attest_unix import UnixAccess
 from hbone.control.callers import Callers, UnixProcesses
+from hbone.control.caplane import AUDIT, CaPlace, CaPlane
 from hbone.control.issue import Issuer, IssueRules
-from hbone.control.journal import Journal
 from hbone.control.publish import Mesh
 from hbone.control.registry import Registry
+from hbone.control.rotation import rotation_of
 from hbone.control.server import ControlPlane, ControlServer
 from hbone.control.statedir import make_private
 from hbone.control.unixsocket import ControlSocket
@@ -38,6 +41,7 @@ class Control:
         self._state = settings.state_dir or place.state
         self._tasks = Tasks("control")
         self._prepared = False
+        self.ca: CaPlane
         self.issuer: Issuer
         self.server: ControlServer
         defaults = Defaults(
@@ -56,8 +60,8 @@ class Control:
 
     @property
     def journal_path(self) -> Path:
-        """The audit log of what was issued."""
-        return self._state / "issued.jsonl"
+        """The audit log of what was issued and revoked, as a file."""
+        return self._state / AUDIT
 
     async def prepare(self) -> None:
         """Read what there is to read; raises InvalidConfiguration, UsageError. Entering does it, unless it was done."""
@@ -74,40 +78,64 @@ class Control:
             await self.prepare()
         make_private(self._state)
         listening = ControlSocket.listen(self.socket_path)
-        try:
-            self.server = self._server()
-        except BaseException:
-            listening.close()
-            raise
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._tasks.close)
-            await self.server.start(listening)
+            try:
+                self.ca = await undo.enter_async_context(await CaPlane.open(self._place()))
+                undo.push_async_callback(self._tasks.close)
+                self.ca.publish_to(self.mesh)
+                self.server = self._server()
+                self._administer(undo)
+                await self.server.start(listening)
+            except BaseException:
+                listening.close()
+                raise
             undo.push_async_callback(self.server.close)
             self.files.start(self._tasks)
             self._undo = undo.pop_all()
         return self
 
-    def _server(self) -> ControlServer:
-        settings, clock, rng = self.settings, SystemClock(), system_rng()
+    def _place(self) -> CaPlace:
+        """Raises InvalidConfiguration for a plugged-in CA that is none."""
+        settings, clock = self.settings, SystemClock()
         trust_domain = TrustDomain(settings.trust_domain)
-        if settings.ca is not None:
-            authority = cadir.load(settings.ca, trust_domain, clock=clock)
-        else:
-            authority = cadir.load_or_create(self.ca_directory, trust_domain, clock=clock, rng=rng)
+        return CaPlace(
+            directory=self._state,
+            trust_domain=trust_domain,
+            clock=clock,
+            rng=system_rng(),
+            lifetimes=Lifetimes(root_s=settings.root_ttl_s, intermediate_s=settings.intermediate_ttl_s),
+            plugged=None if settings.ca is None else cadir.load(settings.ca, trust_domain, clock=clock),
+        )
+
+    def _server(self) -> ControlServer:
+        settings, place, ca = self.settings, self.ca.place, self.ca
         rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s)
-        journal = Journal.open(self.journal_path)
-        self.issuer = Issuer(lambda: authority, clock=clock, rng=rng, journal=journal, rules=rules)
-        registry = Registry(self.mesh.store, trust_domain, network=settings.network, cluster_id=settings.cluster_id)
-        access = UnixAccess(trust_domain=trust_domain, owner_uid=os.getuid())
+        self.issuer = Issuer(
+            lambda: ca.authorities.signing, clock=place.clock, rng=place.rng, ledger=ca.ledger, rules=rules
+        )
+        registry = Registry(
+            self.mesh.store, place.trust_domain, network=settings.network, cluster_id=settings.cluster_id
+        )
         return ControlServer(
             ControlPlane(
                 issuer=self.issuer,
                 mesh=self.mesh,
                 registry=registry,
-                callers=Callers([UnixProcesses(access)]),
-                clock=clock,
+                callers=Callers([UnixProcesses(self._access)]),
+                clock=place.clock,
             )
         )
+
+    @property
+    def _access(self) -> UnixAccess:
+        return UnixAccess(trust_domain=TrustDomain(self.settings.trust_domain), owner_uid=os.getuid())
+
+    def _administer(self, undo: AsyncExitStack) -> None:
+        """The rotation of the root goes on where it was, and an operator can ask for things."""
+        rotation = rotation_of(self.ca, self.server, self.mesh)
+        undo.callback(self.server.on_answer(rotation.wake))
+        self.server.administer(Admin(self.ca, rotation), self._access)
+        self._tasks.start(rotation.run(), name="rotation")
 
     async def __aexit__(self, *_: object) -> None:
         await self._undo.aclose()

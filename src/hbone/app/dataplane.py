@@ -31,6 +31,7 @@ from hbone.discovery.request import OutboundContext, Unknown
 from hbone.discovery.select import Selector
 from hbone.discovery.store import Change, Store
 from hbone.errors import ConnectionCut, HboneError, NoRoute
+from hbone.identity.bundle import TrustBundle
 from hbone.net import entry
 from hbone.net.listener import Listener
 from hbone.net.sockets import bound_address, original_destination, peer_of
@@ -256,6 +257,10 @@ class DataPlane:
         """Tunnels to addresses that changed hands take no more streams."""
         for released in change.released:
             self.pool.retire_peer(released.ip)
+
+    def trust_changed(self, bundle: TrustBundle) -> int:
+        """Tunnels of peers that were revoked, or whose trust domain is gone, are cut; how many."""
+        return self.pool.judge_again(bundle) + self.inbound.judge_again(bundle)
 
     # --- the end --------------------------------------------------------------------------------------------
 

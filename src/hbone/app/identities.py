@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from hbone.control.credentials import Credentials as Issued
 from hbone.control.renew import IdentityKeeper
+from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.tlscontext import TlsContexts, TlsOptions
 from hbone.proxy.identities import Credentials
@@ -17,6 +18,7 @@ class TlsIdentities:
         self._keeper = keeper
         self._clock = clock
         self._options = options or TlsOptions()
+        self._trusted: TrustBundle | None = None
         self._made: dict[SpiffeId, tuple[Issued, Credentials]] = {}
         self._subscribers: list[Callable[[SpiffeId], None]] = []
         keeper.on_rotation(self._on_issued)
@@ -32,10 +34,26 @@ class TlsIdentities:
         """`call` when an identity that was in use has a newer certificate."""
         self._subscribers.append(call)
 
+    def trust(self, bundle: TrustBundle) -> None:
+        """Judge peers by `bundle` from now on, whatever roots come with certificates. Certificates and tunnels stay."""
+        self._trusted = bundle
+        for identity, (issued, made) in tuple(self._made.items()):
+            contexts = made.contexts.with_bundle(self._bundle_for(identity, issued))
+            self._made[identity] = (issued, Credentials(identity, contexts, made.generation))
+
+    def _bundle_for(self, identity: SpiffeId, issued: Issued) -> TrustBundle:
+        """What a control plane pushes counts more than the roots that came with a certificate: it is never older."""
+        if self._trusted is None:
+            return issued.bundle
+        if identity.trust_domain in self._trusted.domains:
+            return self._trusted
+        return issued.bundle.merged(self._trusted)
+
     def _made_of(self, identity: SpiffeId, issued: Issued) -> Credentials:
         made = self._made.get(identity)
         if made is None or made[0] is not issued:
-            contexts = TlsContexts(issued.svid, issued.bundle, self._options, self._clock)
+            bundle = self._bundle_for(identity, issued)
+            contexts = TlsContexts(issued.svid, bundle, self._options, self._clock)
             generation = made[1].generation + 1 if made is not None else 1
             made = self._made[identity] = (issued, Credentials(identity, contexts, generation))
         return made[1]

@@ -33,6 +33,7 @@ from hbone.discovery.model import MeshState
 from hbone.discovery.store import Source, Store, Update
 from hbone.errors import UsageError
 from hbone.identity.spiffe import TrustDomain
+from hbone.identity.bundle import TrustBundle
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
 from hbone.proxy.traffic import TrafficCounters, describe_tunnels
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from hbone.control.publish import Mesh
     from hbone.control.subscribe import Subscription
 
+    from hbone.control.trust import Trust
+    from hbone.control.trust_resource import DomainTrust
 log = logging.getLogger("hbone.node")
 
 
@@ -65,10 +68,12 @@ class Place:
         return control_socket(self.state)
 
 
-def identity_source(settings: NodeSettings, place: Place) -> tuple[SvidSource, "UnixEndpoint | None"]:
+def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "UnixEndpoint | None"]:
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
     A CA directory when one is given, else the control socket, given or that of a running `hbone up`. Raises
+    `holder`: what the control plane is to know this node by, for one that takes trust bundles under that name.
+
     UsageError when there is neither, InvalidConfiguration for a CA that is none.
     """
     clock = SystemClock()
@@ -88,7 +93,7 @@ def identity_source(settings: NodeSettings, place: Place) -> tuple[SvidSource, "
     from hbone.control.channel import UnixEndpoint
 
     endpoint = UnixEndpoint(socket)
-    return CaClient(endpoint, ttl_s=settings.svid_ttl_s), endpoint
+    return CaClient(endpoint, ttl_s=settings.svid_ttl_s, holder=holder), endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,8 @@ class NodeParts:
     """What a node stands on: its store, who issues its certificates, and where changes of the mesh come from.
 
     `files` are the node's own sources on disk, `endpoint` is a control plane to subscribe to, `mesh` the state of a
-    control plane in the same process; a node has any of these, or none.
+    control plane in the same process and `trust` what that has everybody trust; a node has any of these, or none.
+    `holder`: what the control plane knows this node's certificates by.
     """
 
     store: Store
@@ -105,14 +111,17 @@ class NodeParts:
     files: FileSources | None = None
     mesh: "Mesh | None" = None
     allow: tuple[AccountRef, ...] = ()
+    trust: "Callable[[], Trust] | None" = None
+    holder: str = ""
 
 
 def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
     """The parts of a node of its own; raises UsageError, InvalidConfiguration."""
-    source, endpoint = identity_source(settings, place)
+    holder = f"{system_rng().getrandbits(96):024x}"
+    source, endpoint = identity_source(settings, place, holder)
     defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
     files = FileSources(manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults)
-    return NodeParts(store=Store(), source=source, endpoint=endpoint, files=files)
+    return NodeParts(store=Store(), source=source, endpoint=endpoint, files=files, holder=holder)
 
 
 class Node:
@@ -146,7 +155,7 @@ class Node:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
         parts = self._parts
         self.keeper = IdentityKeeper(parts.source, self._clock, system_rng())
-        identities = TlsIdentities(self.keeper, self._clock)
+        identities = self._identities = TlsIdentities(self.keeper, self._clock)
         around = Surroundings(
             store=self.store,
             identities=identities,
@@ -193,6 +202,10 @@ class Node:
                 undo.callback(parts.mesh.on_change(self.dataplane.mesh_changed))
             if parts.endpoint is not None:
                 self._subscribe(parts.endpoint)
+            if parts.trust is not None:
+                trust = parts.trust()
+                self._trusted((trust.current,))
+                undo.callback(trust.on_change(lambda current: self._trusted((current,))))
             self._prefetch()
             undo.push_async_exit(await self._windows.serve(self, self._logs, self.metrics, self._quit))
             if not self._pending:
@@ -225,17 +238,38 @@ class Node:
 
     def _subscribe(self, endpoint: "UnixEndpoint") -> None:
         """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
-        from hbone.control.subscribe import AddressSink, Subscription
-        from hbone.discovery.xds import ADDRESS_TYPE, NodeInfo
+    def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:
+        """In force at once: for new handshakes, for tunnels that are open, and for our own certificates."""
+        bundle = TrustBundle(roots={})
+        for one in domains:
+            bundle = bundle.merged(one.bundle)
+        self._identities.trust(bundle)
+        cut = self.dataplane.trust_changed(bundle)
+        if cut:
+            log.warning("tunnels of revoked peers cut", extra={"tunnels": cut})
+        self.keeper.trust_changed(frozenset(key for one in domains for key in one.renew))
+
+        from hbone.control.subscribe import AddressSink, Sink, Subscription
+        from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
+        from hbone.control.trust_sink import TrustSink
+        from hbone.discovery.xds import ADDRESS_TYPE, HOLDER, NodeInfo
 
         self._pending.add("state manager")
         settings = self.settings
         node = NodeInfo(
             id=f"ztunnel~{settings.node_name or '1.1.1.1'}~hbone.node~node.svc.{settings.cluster_domain}",
-            metadata={"NODE_NAME": settings.node_name, "NETWORK": settings.network, "CLUSTER_ID": settings.cluster_id},
+            metadata={
+                "NODE_NAME": settings.node_name,
+                "NETWORK": settings.network,
+                "CLUSTER_ID": settings.cluster_id,
+                HOLDER: self._parts.holder,
+            },
         )
-        sink = AddressSink(self._apply_discovered)
-        subscription = Subscription(endpoint, node, {ADDRESS_TYPE: sink}, system_rng())
+        sinks: dict[str, Sink] = {
+            TRUST_BUNDLE_TYPE: TrustSink(self._trusted),
+            ADDRESS_TYPE: AddressSink(self._apply_discovered),
+        }
+        subscription = Subscription(endpoint, node, sinks, system_rng())
         self._tasks.start(subscription.run(), name="discovery")
         self._tasks.start(self._await_mesh(subscription), name="first sync")
 

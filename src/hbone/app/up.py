@@ -57,7 +57,8 @@ class Up:
     async def __aenter__(self) -> Self:
         await self.control.prepare()
         source = _OwnCa(self.control, self._settings.node.svid_ttl_s)
-        parts = NodeParts(store=self.control.mesh.store, source=source, mesh=self.control.mesh)
+        mesh = self.control.mesh
+        parts = NodeParts(store=mesh.store, source=source, mesh=mesh, trust=lambda: self.control.ca.trust)
         self.node = Node(self._settings.node, parts, self._logs, self._quit)
         await self.node.bind()
         try:

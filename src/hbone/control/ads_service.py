@@ -6,6 +6,7 @@ Reading and writing are two tasks, so that an answer is taken while a large resp
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from grpclib.const import Status
@@ -14,6 +15,7 @@ from grpclib.server import Stream
 from hbone.control.callers import Caller, Identify
 from hbone.control.publish import Mesh
 from hbone.control.rpc import Refusal, answer, receive
+from hbone.discovery.xds import HOLDER
 from hbone.discovery.xds_server import Conversation, ConversationView
 from hbone.proto.discovery_grpc import AggregatedDiscoveryServiceBase
 from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
@@ -29,10 +31,14 @@ DiscoveryStream = Stream[DeltaDiscoveryRequest, DeltaDiscoveryResponse]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriberView:
-    """One connected subscriber. `unknown_types` are type URLs that it asked for and that are not served."""
+    """One connected subscriber. `unknown_types` are type URLs that it asked for and that are not served.
+
+    `holder`: what it calls itself when it asks for certificates, empty for a client that is not ours.
+    """
 
     node: str
     caller: str
+    holder: str
     types: tuple[ConversationView, ...]
     unknown_types: tuple[str, ...]
 
@@ -51,7 +57,8 @@ class Subscribers:
         self.mesh = mesh
         self.clock = clock
         self._open: set[_Subscriber] = set()
-        self._end = mesh.on_change(lambda _: self.wake())
+        self._end = mesh.on_published(self.wake)
+        self._answers: dict[object, Callable[[], None]] = {}
 
     def wake(self) -> None:
         """The catalogues may have changed."""
@@ -69,6 +76,7 @@ class Subscribers:
 
     def leave(self, subscriber: _Subscriber) -> None:
         self._open.discard(subscriber)
+        self.answered()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -77,7 +85,8 @@ class Subscribers:
         now = self.clock.now()
         return tuple(
             SubscriberView(
-                node=one.conversation.node.id if one.conversation.node is not None else "",
+                node=_name(one.conversation),
+                holder=_metadata(one.conversation, HOLDER),
                 caller=str(one.caller),
                 types=one.conversation.views(now),
                 unknown_types=tuple(one.conversation.unknown_types),
@@ -85,11 +94,32 @@ class Subscribers:
             for one in self._open
         )
 
+    def on_answer(self, call: Callable[[], None]) -> Callable[[], object]:
+        """`call` whenever some subscriber came, answered or went. Returns what ends it."""
+        key = object()
+        self._answers[key] = call
+        return lambda: self._answers.pop(key, None)
+
+    def answered(self) -> None:
+        for call in tuple(self._answers.values()):
+            call()
+
     def _forget_removals(self) -> None:
         for type_url, catalogue in self.mesh.catalogues.items():
             if catalogue.removals_remembered > _FORGET_ABOVE:
                 cursors = [one.conversation.cursor(type_url) for one in self._open]
                 catalogue.forget_removed(min((at for at in cursors if at is not None), default=catalogue.revision))
+
+
+def _name(conversation: Conversation) -> str:
+    """What an operator calls the node: its own name for itself, else the id that ztunnels and Envoys send."""
+    return _metadata(conversation, "NODE_NAME") or (conversation.node.id if conversation.node is not None else "")
+
+
+def _metadata(conversation: Conversation, key: str) -> str:
+    if conversation.node is None or key not in conversation.node.metadata.fields:
+        return ""
+    return conversation.node.metadata.fields[key].string_value[:200]
 
 
 class DiscoveryService(AggregatedDiscoveryServiceBase):
@@ -129,6 +159,7 @@ class DiscoveryService(AggregatedDiscoveryServiceBase):
                 reason = request.error_detail.message[:1000]
                 log.warning("resources rejected", extra={"node": node, "type": request.type_url[:200], "why": reason})
             subscriber.changed.set()
+            self._subscribers.answered()
 
     async def _write(self, subscriber: _Subscriber, stream: DiscoveryStream) -> None:
         while True:

@@ -68,5 +68,9 @@ class UnixAccess:
         """Whether `uid` may do anything here: also claim host names and addresses of its choice."""
         return uid in {ROOT_UID, self.owner_uid} or any(grant.everything for grant in self.grants.get(uid, ()))
 
+    def may_administer(self, uid: int) -> bool:
+        """Whether `uid` may change the CA and revoke: its owner and root, whatever else was granted to whom."""
+        return uid in {ROOT_UID, self.owner_uid}
+
     def may_connect(self, uid: int) -> bool:
         return self.is_trusted(uid) or bool(self.grants.get(uid))

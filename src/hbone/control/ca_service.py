@@ -11,6 +11,7 @@ from hbone.proto.citadel_grpc import IstioCertificateServiceBase
 from hbone.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
 IMPERSONATED = "ImpersonatedIdentity"
+HOLDER = "HboneHolder"
 
 _MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES + 64 * 1024  # the CSR and whatever metadata a client adds
 
@@ -33,6 +34,7 @@ class CertificateService(IstioCertificateServiceBase):
             csr=message.csr,
             ttl_s=message.validity_duration,
             impersonated=message.metadata.fields[IMPERSONATED].string_value,
+            holder=message.metadata.fields[HOLDER].string_value,
         )
         try:
             issued = await self._issuer.issue(request, caller=str(caller), refusal=caller.refusal, redeem=caller.redeem)

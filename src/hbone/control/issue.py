@@ -1,15 +1,15 @@
-"""Certificate requests: which identity is asked for, may this caller have it, sign, journal.
+"""Certificate requests: which identity is asked for, may this caller have it, sign, record.
 
 The identity asked for is the one named in the request's metadata (`ImpersonatedIdentity`, what a shared node sends);
 without it, the URI name inside the CSR (what a dedicated node sends). Whether the caller may have it is not decided
 here but by the rule that knows the kind of caller, for example `hbone.control.attest_unix`.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -17,13 +17,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hbone.ca.authority import AuthorityEnded, CertificateAuthority, Issued
 from hbone.ca.csr import MAX_REQUEST_BYTES, InvalidRequest, KeyKinds, check_request
 from hbone.ca.profile import DEFAULT_TTL_S, MAX_TTL_S, new_serial
-from hbone.control.journal import Journal, JournalFailed
+from hbone.control.store import StoreFailed
 from hbone.errors import HboneError, PeerViolation
+from hbone.identity.revocation import KeyHash
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
-from hbone.identity.svid import PublicKey, wall_time
+from hbone.identity.svid import PublicKey
 from hbone.times import Clock, Rng
 
 log = logging.getLogger("hbone.control")
+
+_MAX_HOLDER_CHARS = 64
 
 Entitlement = Callable[[SpiffeId], str]
 """Why a caller may not have an identity; empty if it may."""
@@ -37,16 +40,43 @@ class NotEntitled(PeerViolation):
 
 
 class CannotSign(HboneError):
-    """The CA cannot sign now, whoever asks: it has ended, or its journal cannot be written."""
+    """The CA cannot sign now, whoever asks: it has ended, or what it signs cannot be recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateRequest:
-    """As it arrived. `ttl_s` 0 or less asks for the default; `impersonated` empty: the CSR names the identity."""
+    """As it arrived. `ttl_s` 0 or less asks for the default; `impersonated` empty: the CSR names the identity.
+
+    `holder`: what a client of ours calls itself, the same each time, so that the CA knows which certificates are in
+    use; empty for others.
+    """
 
     csr: str
     ttl_s: int = 0
     impersonated: str = ""
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Whom a certificate is for, once that is known."""
+
+    spiffe_id: SpiffeId
+    key_sha256: KeyHash
+    caller: str
+    holder: str = ""
+
+
+class Ledger(Protocol):
+    """Where it is known what was issued and revoked (`hbone.control.ledger`)."""
+
+    def refusal(self, asked: Asked) -> str:
+        """What of this was revoked, empty if nothing."""
+        ...
+
+    async def record(self, issued: Issued, asked: Asked) -> None:
+        """On disk when this returns; raises StoreFailed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +97,13 @@ class Issuer:
         *,
         clock: Clock,
         rng: Rng,
-        journal: Journal | None = None,
+        ledger: Ledger | None = None,
         rules: IssueRules | None = None,
     ) -> None:
         self._authority = authority
         self._clock = clock
         self._rng = rng
-        self._journal = journal
+        self._ledger = ledger
         self._rules = rules or IssueRules()
 
     async def issue(
@@ -89,22 +119,35 @@ class Issuer:
             why = refusal(spiffe_id)
             if why:
                 raise NotEntitled(f"no certificate for {spiffe_id}", why=why, fix="ask as a user who may have it")
+            asked, key = self._check(request, spiffe_id, caller)
             if redeem is not None:
-                await redeem(check_request(request.csr, spiffe_id, keys=self._rules.keys))
-            issued = self._sign(request, spiffe_id)
-            await self._record(issued, spiffe_id, caller)
+                await redeem(key)
+            issued = self._sign(request, spiffe_id, key)
+            await self._record(issued, asked)
         except HboneError as error:
             log.warning("certificate refused", extra={"caller": caller, "error": str(error)[:500]})
             raise
         return issued
 
-    def _sign(self, request: CertificateRequest, spiffe_id: SpiffeId) -> Issued:
+    def _check(self, request: CertificateRequest, spiffe_id: SpiffeId, caller: str) -> tuple[Asked, PublicKey]:
+        key = check_request(request.csr, spiffe_id, keys=self._rules.keys)
+        hashed = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+        asked = Asked(spiffe_id=spiffe_id, key_sha256=hashed, caller=caller, holder=request.holder[:_MAX_HOLDER_CHARS])
+        why = self._ledger.refusal(asked) if self._ledger is not None else ""
+        if why:
+            raise NotEntitled(
+                f"no certificate for {spiffe_id}",
+                why=f"{why} was revoked",
+                fix="see `hbone cert list --revoked`, and `hbone cert restore` if that was a mistake",
+            )
+        return asked, key
+
+    def _sign(self, request: CertificateRequest, spiffe_id: SpiffeId, key: PublicKey) -> Issued:
         ttl_s = request.ttl_s if request.ttl_s > 0 else self._rules.default_ttl_s
         if ttl_s > self._rules.max_ttl_s:
             raise InvalidRequest(
                 f"a lifetime of {ttl_s:g} s is too long", fix=f"ask for at most {self._rules.max_ttl_s:g} s"
             )
-        key = check_request(request.csr, spiffe_id, keys=self._rules.keys)
         try:
             return self._authority().issue(
                 key, spiffe_id, ttl_s=ttl_s, now=self._clock.wall(), serial=new_serial(self._rng)
@@ -112,23 +155,12 @@ class Issuer:
         except AuthorityEnded as error:
             raise CannotSign(error.what, why=error.why, fix=error.fix) from error
 
-    async def _record(self, issued: Issued, spiffe_id: SpiffeId, caller: str) -> None:
-        if self._journal is None:
+    async def _record(self, issued: Issued, asked: Asked) -> None:
+        if self._ledger is None:
             return
-        leaf = issued.certificate
-        key = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        line: dict[str, str | float | None] = {
-            "event": "issued",
-            "at": self._clock.wall(),
-            "spiffe_id": str(spiffe_id),
-            "serial": f"{leaf.serial_number:x}",
-            "not_after": wall_time(leaf.not_valid_after_utc),
-            "key_sha256": sha256(key).hexdigest(),
-            "caller": caller,
-        }
         try:
-            await asyncio.to_thread(self._journal.append, line)
-        except JournalFailed as error:
+            await self._ledger.record(issued, asked)
+        except StoreFailed as error:
             raise CannotSign(error.what, why=error.why, fix=error.fix) from error
 
 

@@ -1,4 +1,4 @@
-"""Certificates from a CA in this process (`--ca DIR`, and inside `hbone up`): the same rules and the same journal
+"""Certificates from a CA in this process (`--ca DIR`, and inside `hbone up`): the same rules and the same ledger
 as for requests that come over the socket."""
 
 from hbone.ca.csr import new_request
@@ -8,6 +8,8 @@ from hbone.identity.spiffe import SpiffeId
 from hbone.net.clock import new_key
 
 CALLER = "this process"
+LOCAL_HOLDER = "this process"
+"""The node inside `hbone up`: it has a trust bundle in force before it could be asked."""
 
 
 class LocalCa:
@@ -21,7 +23,7 @@ class LocalCa:
         """Raises HboneError."""
         key = new_key()
         request = CertificateRequest(
-            csr=new_request(key, spiffe_id), ttl_s=int(self._ttl_s), impersonated=str(spiffe_id)
+            csr=new_request(key, spiffe_id), ttl_s=int(self._ttl_s), impersonated=str(spiffe_id), holder=LOCAL_HOLDER
         )
         issued = await self._issuer.issue(request, caller=CALLER, refusal=lambda _: "")
         return credentials_from(issued.response(), key, spiffe_id)

@@ -1,12 +1,14 @@
 """Which resources each node gets: the mesh's state, and what is published of it, kept in step.
 
 Every node gets every workload and service, as ztunnels do of istiod: a node must be able to answer for any address
-that a program here may call. Policies go first, so that a workload never arrives before what protects it.
+that a program here may call. What to trust goes first, then policies: a workload never arrives before what protects
+it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
 from hbone.discovery.catalogue import Catalogue, Resource
 from hbone.discovery.model import MeshState
 from hbone.discovery.resources import service_resource, workload_resource
@@ -14,8 +16,9 @@ from hbone.discovery.store import Change, Source, Store, Update
 from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
 OnChange = Callable[[Change], None]
+OnPublished = Callable[[], None]
 
-SERVED_TYPES: Final = (AUTHORIZATION_TYPE, ADDRESS_TYPE)
+SERVED_TYPES: Final = (TRUST_BUNDLE_TYPE, AUTHORIZATION_TYPE, ADDRESS_TYPE)
 
 
 class Mesh:
@@ -25,6 +28,7 @@ class Mesh:
         self.store = store or Store()
         self.catalogues: Mapping[str, Catalogue] = {type_url: Catalogue(type_url) for type_url in SERVED_TYPES}
         self._listeners: dict[object, OnChange] = {}
+        self._publishers: dict[object, OnPublished] = {}
         self.catalogues[ADDRESS_TYPE].update(
             [
                 *(workload_resource(workload) for workload in self.store.workloads()),
@@ -46,6 +50,21 @@ class Mesh:
         self._listeners[key] = call
         return lambda: self._listeners.pop(key, None)
 
+    def on_published(self, call: OnPublished) -> Callable[[], object]:
+        """`call` whenever subscribers may have something to be told. Returns what ends it."""
+        key = object()
+        self._publishers[key] = call
+        return lambda: self._publishers.pop(key, None)
+
+    def publish(self, type_url: str, resources: Iterable[Resource], removed: Iterable[str] = ()) -> None:
+        """Resources that are not part of the mesh's state, but told to its nodes."""
+        self.catalogues[type_url].update(resources, removed)
+        self._published()
+
+    def _published(self) -> None:
+        for call in tuple(self._publishers.values()):
+            call()
+
     def _publish(self, change: Change) -> Change:
         if not change:
             return change
@@ -64,4 +83,5 @@ class Mesh:
         self.catalogues[ADDRESS_TYPE].update(changed, removed)
         for call in tuple(self._listeners.values()):
             call(change)
+        self._published()
         return change

@@ -150,6 +150,18 @@ def in_use(
     return InUse(count=count, until=None if until is None else WallTime(until))
 
 
+def count_in_use(database: sqlite3.Connection, now: WallTime) -> dict[int, int]:
+    """Authority → how many."""
+    select = f"SELECT authority, count(*) FROM certificates WHERE {_IN_USE} GROUP BY authority"  # noqa: S608
+    return dict(database.execute(select, {"now": now}).fetchall())
+
+
+def holders_in_use(database: sqlite3.Connection, now: WallTime) -> set[str]:
+    """The clients of ours that hold certificates."""
+    select = f"SELECT DISTINCT holder FROM certificates WHERE holder <> '' AND {_IN_USE}"  # noqa: S608
+    return {holder for (holder,) in database.execute(select, {"now": now})}
+
+
 def forget_ended(database: sqlite3.Connection, now: WallTime) -> int:
     """Drop the rows of certificates that ended long ago; how many."""
     return database.execute("DELETE FROM certificates WHERE not_after < ?", (now - KEPT_S,)).rowcount

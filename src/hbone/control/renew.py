@@ -84,6 +84,14 @@ class IdentityKeeper:
         self._subscribers[key] = call
         return lambda: self._subscribers.pop(key, None)
 
+    def trust_changed(self, leaving: frozenset[bytes]) -> None:
+        """Another trust bundle is in force; `leaving`: the key identifiers of CAs that are on their way out.
+
+        What those signed is renewed soon. What has failed is asked for again: the CA answers, so it may be better.
+        """
+        self._renewals.renew_soon(leaving)
+        self._wake.set()
+
     def views(self) -> tuple[IdentityView, ...]:
         return self._renewals.views()
 

@@ -19,9 +19,14 @@ from hbone.control.credentials import Credentials
 from hbone.errors import HboneError
 from hbone.identity.rotation import has_ended, renew_at, retry_after
 from hbone.identity.spiffe import SpiffeId
+from hbone.identity.svid import authority_key_id
 from hbone.times import Clock, Instant, Rng, WallTime
 
 MAX_CONCURRENT = 8  # as ztunnel: a restarted node must not hold a CA under hundreds of requests at once
+
+
+_RENEW_WITHIN_S = 60.0
+_AGAIN_S = 1.0
 
 
 class Priority(IntEnum):
@@ -97,6 +102,22 @@ class Renewals:
     def forget(self, spiffe_id: SpiffeId) -> None:
         """Nobody needs it any more. What is on its way is thrown away when it arrives."""
         self._entries.pop(spiffe_id, None)
+
+    def renew_soon(self, leaving: frozenset[bytes]) -> None:
+        """Certificates of authorities with these key identifiers, and identities that have none, are due soon: spread
+        over a quarter of the remaining life and a minute at most, so that not all come at one moment."""
+        now, wall = self._clock.now(), self._clock.wall()
+        for entry in self._entries.values():
+            if entry.requested:
+                continue
+            current = entry.credentials if entry.state(wall) is State.AVAILABLE else None
+            if current is None:
+                spread_s = _AGAIN_S
+            elif leaving and authority_key_id(current.svid.leaf) in leaving:
+                spread_s = min(_RENEW_WITHIN_S, (current.svid.not_after - wall) / 4)
+            else:
+                continue
+            entry.due = min(entry.due, Instant(now + self._rng.uniform(0.0, spread_s)))
 
     def credentials(self, spiffe_id: SpiffeId) -> Credentials | None:
         """What is valid now, None if there is nothing."""

@@ -12,10 +12,13 @@ nothing that a caller sends can change.
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hbone.control.admin import Admin
+from hbone.control.admin_service import AdminService
 from hbone.control.ads_service import DiscoveryService, Subscribers, SubscriberView
+from hbone.control.attest_unix import UnixAccess
 from hbone.control.ca_service import CertificateService
 from hbone.control.callers import Callers
 from hbone.control.issue import Issuer
@@ -56,6 +59,15 @@ class ControlServer:
         self._remote_rpc = RpcServer(self._services, max_connections=MAX_CONNECTIONS)
         self._remote: list[TlsListener] = []
         self._socket: ControlSocket | None = None
+        self._admin: tuple[Admin, UnixAccess] | None = None
+
+    def administer(self, admin: Admin, access: UnixAccess) -> None:
+        """Also serve what an operator asks of the CA, to those whom `access` lets."""
+        self._admin = (admin, access)
+
+    def on_answer(self, call: Callable[[], None]) -> Callable[[], object]:
+        """`call` whenever some subscriber came, answered or went. Returns what ends it."""
+        return self._subscribers.on_answer(call)
 
     async def start(self, listening: ControlSocket) -> None:
         """Serve on a socket that is ours from now on."""
@@ -101,4 +113,6 @@ class ControlServer:
             services.append(TokenService(plane.tokens, identify))
         if plane.local is not None and isinstance(peer, UnixPeer):
             services.extend(plane.local.on(peer))
+        if self._admin is not None:
+            services.append(AdminService(*self._admin, peer))
         return services

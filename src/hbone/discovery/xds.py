@@ -27,6 +27,8 @@ WILDCARD: Final = "*"
 MORE_FOLLOWS: Final = "+"
 TAKES_PARTS: Final = "HBONE_TAKES_PARTS"
 """Node metadata key (any value) by which we say that we know that mark. To others the first response is all."""
+HOLDER: Final = "HBONE_HOLDER"
+"""Node metadata key: what this subscriber calls itself when it asks the CA for certificates."""
 
 MAX_RESPONSE_BYTES: Final = 200 * 1024 * 1024  # as ztunnel
 _MAX_NACK_CHARS = 4096  # a reason is for a person; ten thousand of them are not

@@ -231,6 +231,15 @@ def extended_usage(certificate: x509.Certificate) -> frozenset[x509.ObjectIdenti
     return None if found is None else frozenset(found)
 
 
+def authority_key_id(certificate: x509.Certificate) -> bytes:
+    """The key identifier of its issuer as it names it (RFC 5280 §4.2.1.1), empty if it does not."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (x509.ExtensionNotFound, ValueError, x509.DuplicateExtension):
+        return b""
+    return found or b""
+
+
 def _weakness(certificate: x509.Certificate) -> str:
     try:
         key = certificate.public_key()

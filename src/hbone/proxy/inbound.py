@@ -7,6 +7,7 @@ import socket
 
 from hbone.addr import SocketAddress
 from hbone.errors import HboneError, NoRoute, PeerViolation, TunnelFailure
+from hbone.identity.bundle import TrustBundle
 from hbone.net.h2link import H2Link
 from hbone.net.sockets import local_of, peer_of
 from hbone.net.tls import TlsStream
@@ -17,6 +18,7 @@ from hbone.protocol.settings import Role
 from hbone.protocol.streams import Stream
 from hbone.proxy.inbound_stream import Arrival, InboundParts, InboundStream
 from hbone.proxy.outcome import Parties, party_of
+from hbone.proxy.trusting import distrust
 from hbone.proxy.tunnel import next_tunnel_id
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
@@ -84,6 +86,11 @@ class Inbound:
         credentials = await parts.identities.fetch(served.workload.identity)
         deadline = Instant(parts.tunnels.loop.time() + parts.tunnels.handshake_timeout_s)
         tls = await TlsStream.accept(sock, credentials.contexts, deadline=deadline)
+        newest = parts.identities.current(served.workload.identity)
+        if newest is not None and newest.contexts.bundle is not credentials.contexts.bundle:
+            error = distrust(tls, newest.contexts.bundle)  # trust changed during the handshake
+            if error is not None:
+                raise error
         arrival = Arrival(id=next_tunnel_id(), peer=peer, local=local, served=served, source=tls.peer)
         return InboundTunnel(self, parts.tunnels.new_link(tls, Role.SERVER), arrival)
 
@@ -105,6 +112,14 @@ class Inbound:
     def close(self) -> None:
         for tunnel in tuple(self._tunnels):
             tunnel.link.lost(TunnelFailure("the tunnel was closed", why="this proxy shut down"))
+
+    def judge_again(self, bundle: TrustBundle) -> int:
+        """Cut the tunnels whose peers are not to be trusted any more; how many."""
+        distrusted = [(tunnel, distrust(tunnel.link.tls, bundle)) for tunnel in tuple(self._tunnels)]
+        for tunnel, error in distrusted:
+            if error is not None:
+                tunnel.link.lost(error)
+        return sum(1 for _, error in distrusted if error is not None)
 
     def tunnels(self) -> tuple[TunnelView, ...]:
         return tuple(tunnel.view() for tunnel in self._tunnels)

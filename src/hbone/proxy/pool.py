@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 
 from hbone.addr import IpAddress
 from hbone.errors import HboneError, TunnelFailure
+from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.deadlines import Deadlines
 from hbone.net.tasks import Tasks
 from hbone.proxy.identities import Credentials, Identities
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
+from hbone.proxy.trusting import distrust
 from hbone.proxy.tunnel import Tunnel, TunnelParts, open_tunnel
 
 TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
@@ -132,7 +134,13 @@ class Pool:
             credentials = await self._identities.fetch(key.source)
             if self._usable(entry, credentials) is None:
                 tunnel = await open_tunnel(key, credentials, self._parts, self._on_changed, self._on_gone)
-                if tunnel.link.closed:
+                newest = self._identities.current(key.source)
+                bundle = newest.contexts.bundle if newest is not None else credentials.contexts.bundle
+                distrusted = distrust(tunnel.link.tls, bundle)  # trust may have changed meanwhile
+                if distrusted is not None and not tunnel.link.closed:
+                    tunnel.link.lost(distrusted)
+                    failure = distrusted
+                elif tunnel.link.closed:
                     failure = TunnelFailure(f"{key.peer} closed the tunnel at once", fix="look into its access log")
                 else:
                     opened = tunnel
@@ -216,6 +224,14 @@ class Pool:
                 tunnel.retired = True
                 if not tunnel.streams:
                     tunnel.link.go_away()
+
+    def judge_again(self, bundle: TrustBundle) -> int:
+        """Cut the tunnels whose peers are not to be trusted any more; how many."""
+        distrusted = [(tunnel, distrust(tunnel.link.tls, bundle)) for tunnel in tuple(self.tunnels())]
+        for tunnel, error in distrusted:
+            if error is not None:
+                tunnel.link.lost(error)
+        return sum(1 for _, error in distrusted if error is not None)
 
     def _watch_idle(self) -> None:
         if self._sweeper is None:

@@ -1,8 +1,6 @@
-"""The socket as a file, the journal, who may have what, and files that are watched."""
+"""The socket as a file, who may have what, and files that are watched."""
 
 import asyncio
-import json
-import os
 import random
 import socket
 import stat
@@ -14,7 +12,6 @@ import pytest
 from hbone.control.attest_unix import Grant, UnixAccess, parse_grant
 from hbone.control.backoff import MAX_S, reconnect_after
 from hbone.control.credentials import InvalidAnswer, credentials_from
-from hbone.control.journal import Journal, JournalFailed
 from hbone.control.manifests_watch import FilesWatch
 from hbone.control.publish import Mesh
 from hbone.control.unixsocket import EVERYONE, ControlSocket
@@ -96,37 +93,6 @@ def test_a_socket_that_a_successor_put_there_is_not_removed(tmp_path: Path) -> N
     path.write_text("somebody else's")
     first.close()
     assert path.exists()
-
-
-# the journal
-
-
-def test_the_journal_appends_whole_lines(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "audit.jsonl"
-    for turn in range(2):
-        journal = Journal.open(path)
-        journal.append({"event": "issued", "turn": turn, "long": "x" * 5000})
-        journal.close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["turn"] for line in lines] == [0, 1]
-    assert len(lines[0]["long"]) == 1000
-
-
-def test_a_journal_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    path.write_text("")
-    path.chmod(0o644)
-    with pytest.raises(UsageError, match="chmod 600"):
-        Journal.open(path)
-    with pytest.raises(UsageError, match="cannot be opened"):
-        Journal.open(tmp_path)
-
-
-def test_a_journal_on_a_full_disk_fails_loudly() -> None:
-    journal = Journal(os.open("/dev/full", os.O_WRONLY), Path("/dev/full"))
-    with pytest.raises(JournalFailed, match="cannot be written"):
-        journal.append({"event": "issued"})
-    journal.close()
 
 
 # who may have what

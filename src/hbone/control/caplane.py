@@ -1,0 +1,143 @@
+"""The CA of one control plane: from its state directory to what the services use.
+
+async with CaPlane.open(place) as ca:
+    Issuer(lambda: ca.authorities.signing, ledger=ca.ledger, …)
+    ca.publish_to(mesh)
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from hbone.ca.authority import CertificateAuthority, Lifetimes
+from hbone.control.audit import AuditFile
+from hbone.control.authorities import Authorities, CaParts
+from hbone.control.keys import FileKeys, KeyProvider, PluggedKeys
+from hbone.control.ledger import StoreLedger
+from hbone.control.publish import Mesh
+from hbone.control.revoker import Done, Revoker, Target
+from hbone.control.statedir import StateLock, make_private
+from hbone.control.store import StateStore
+from hbone.control.trust import Trust, TrustSources
+from hbone.control.trust_resource import TRUST_BUNDLE_TYPE, DomainTrust
+from hbone.discovery.catalogue import Resource
+from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.times import Clock, Rng
+
+DATABASE: Final = "control.db"
+AUDIT: Final = "audit.jsonl"
+VIEW: Final = "ca"
+KEYS: Final = "keys"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaPlace:
+    """Where a CA is kept, and for whom it signs. `plugged`: an authority that comes from an operator's own files."""
+
+    directory: Path
+    trust_domain: TrustDomain
+    clock: Clock
+    rng: Rng
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    plugged: CertificateAuthority | None = None
+
+
+class CaPlane:
+    """All of it, open. Nobody else has the same directory open meanwhile."""
+
+    def __init__(self, place: CaPlace, lock: StateLock, store: StateStore, copy: AuditFile) -> None:
+        self.place = place
+        self.store = store
+        self._lock = lock
+        self._copy = copy
+        self._closed = False
+        self.authorities: Authorities
+        self.revoker: Revoker
+        self.trust: Trust
+        self.ledger: StoreLedger
+
+    @classmethod
+    async def open(cls, place: CaPlace) -> Self:
+        """Raises UsageError, InvalidConfiguration, KeyUnavailable, StoreFailed."""
+        make_private(place.directory)
+        lock = StateLock.take(place.directory)
+        try:
+            copy = AuditFile(place.directory / AUDIT)
+            try:
+                store = await asyncio.to_thread(StateStore.open, place.directory / DATABASE)
+            except BaseException:
+                copy.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        opened = cls(place, lock, store, copy)
+        try:
+            await opened._open()
+        except BaseException:
+            await opened.close()
+            raise
+        return opened
+
+    async def _open(self) -> None:
+        place = self.place
+        self.store.after_commit(self._copy.catch_up)
+        parts = CaParts(
+            store=self.store,
+            keys=_keys(place),
+            trust_domain=place.trust_domain,
+            clock=place.clock,
+            rng=place.rng,
+            lifetimes=place.lifetimes,
+            view=place.directory / VIEW if place.plugged is None else None,
+            plugged=place.plugged,
+        )
+        self.authorities = await Authorities.open(parts)
+        self.revoker = await Revoker.open(self.store, place.clock)
+        sources = TrustSources(store=self.store, authorities=self.authorities, revoker=self.revoker, clock=place.clock)
+        self.trust = await Trust.open(sources)
+        self.ledger = StoreLedger(self.store, self.authorities, self.revoker, place.clock)
+
+    async def close(self) -> None:
+        """Harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self.store.close)
+        self._copy.close()
+        self._lock.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def publish_to(self, mesh: Mesh) -> None:
+        """Every subscriber of `mesh` is told what to trust, now and at each change."""
+
+        def publish(trust: DomainTrust) -> None:
+            body = trust.message().SerializeToString(deterministic=True)
+            mesh.publish(TRUST_BUNDLE_TYPE, [Resource(name=trust.domain, body=body)])
+
+        self.trust.on_change(publish)
+        publish(self.trust.current)
+
+    async def revoke(self, target: Target, reason: str) -> Done:
+        """On disk and on its way to every node when this returns; raises as `Revoker.revoke`."""
+        done = await self.revoker.revoke(target, reason)
+        await self.trust.publish()
+        return done
+
+    async def restore(self, identity: SpiffeId) -> Done:
+        done = await self.revoker.restore(identity)
+        await self.trust.publish()
+        return done
+
+
+def _keys(place: CaPlace) -> KeyProvider:
+    if place.plugged is None:
+        return FileKeys(place.directory / VIEW / KEYS)
+    keys = (place.plugged.key, place.plugged.root_key)
+    return PluggedKeys(key for key in keys if key is not None)

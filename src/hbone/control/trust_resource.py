@@ -1,0 +1,142 @@
+"""Trust bundles on the wire: `hbone.control.v1.TrustBundle` to and from what a node judges its peers by. Decides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from google.protobuf.message import DecodeError
+
+from hbone.discovery.resources import InvalidResource
+from hbone.identity.bundle import InvalidBundle, TrustBundle
+from hbone.identity.revocation import KeyHash, Revocations, RevokedIdentity
+from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain, parse_trust_domain
+from hbone.identity.svid import is_issued_by
+from hbone.proto.trust_pb2 import TrustBundle as Message
+from hbone.times import WallTime
+
+TRUST_BUNDLE_TYPE: Final = "type.googleapis.com/hbone.control.v1.TrustBundle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainTrust:
+    """One trust domain: its roots and revocations, the lists as they were signed, and CAs that are on their way out.
+
+    `issuers` signed the lists, or lie below the roots. `renew`: subject key identifiers of authorities whose
+    certificates are to be renewed soon.
+    """
+
+    domain: TrustDomain
+    roots: tuple[x509.Certificate, ...]
+    issuers: tuple[x509.Certificate, ...] = ()
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+    revocations: Revocations
+    renew: frozenset[bytes] = frozenset()
+    sequence: int = 0
+
+    @property
+    def bundle(self) -> TrustBundle:
+        return TrustBundle(roots={self.domain: self.roots}, revocations=self.revocations)
+
+    def message(self) -> Message:
+        message = Message(
+            trust_domain=self.domain,
+            roots=[_der(root) for root in self.roots],
+            issuers=[_der(issuer) for issuer in self.issuers],
+            crls=[crl.public_bytes(Encoding.DER) for crl in self.crls],
+            renew=sorted(self.renew),
+            sequence=self.sequence,
+        )
+        for key, reason in self.revocations.keys.items():
+            message.revoked_keys.add(sha256=key, reason=reason)
+        for identity, entry in self.revocations.identities.items():
+            before = 0 if entry.before is None else int(entry.before)
+            message.revoked_identities.add(spiffe_id=str(identity), reason=entry.reason, before=before)
+        return message
+
+
+def decode(name: str, body: bytes) -> DomainTrust:
+    """Raises InvalidResource for anything that is not whole and signed by those whom it names.
+
+    A revocation list counts only with the signature of one of the resource's own CAs, and those lead to its roots.
+    """
+    try:
+        return _decode(name, Message.FromString(body))
+    except InvalidResource:
+        raise
+    except (DecodeError, InvalidBundle, InvalidSpiffeId, ValueError, TypeError) as error:
+        raise InvalidResource(f"the trust bundle cannot be read: {str(error)[:300]}") from error
+
+
+def _decode(name: str, message: Message) -> DomainTrust:
+    domain = parse_trust_domain(message.trust_domain)
+    if domain != name:
+        raise InvalidResource(f"it is about {domain}")
+    roots = tuple(x509.load_der_x509_certificate(der) for der in message.roots)
+    if not roots:
+        raise InvalidResource("it has no roots; the former ones stay")
+    issuers = tuple(x509.load_der_x509_certificate(der) for der in message.issuers)
+    crls = tuple(x509.load_der_x509_crl(der) for der in message.crls)
+    for crl in crls:
+        _check_crl(crl, issuers, roots)
+    keys: dict[KeyHash, str] = {one.sha256: one.reason for one in message.revoked_keys}
+    if any(len(key) != 32 for key in keys):
+        raise InvalidResource("a revoked key's hash has not 32 bytes")
+    identities = dict(_identity(one.spiffe_id, one.reason, one.before, domain) for one in message.revoked_identities)
+    trust = DomainTrust(
+        domain=domain,
+        roots=roots,
+        issuers=issuers,
+        crls=crls,
+        revocations=Revocations.from_crls(crls, keys, identities),
+        renew=frozenset(message.renew),
+        sequence=message.sequence,
+    )
+    _ = trust.bundle  # too many roots are refused here, and not when somebody connects
+    return trust
+
+
+def _check_crl(
+    crl: x509.CertificateRevocationList,
+    issuers: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+) -> None:
+    for certificate in (*issuers, *roots):
+        if certificate.subject != crl.issuer or not _signed(crl, certificate):
+            continue
+        if certificate in roots or _leads_to_root(certificate, issuers, roots):
+            return
+    raise InvalidResource(f"the revocation list of {crl.issuer.rfc4514_string()[:200]} is not signed by a CA of ours")
+
+
+def _leads_to_root(
+    certificate: x509.Certificate, issuers: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+) -> bool:
+    """By signatures alone: a list of a CA that has ended still says what it says."""
+    for _ in range(len(issuers) + 1):
+        if any(is_issued_by(certificate, root) for root in roots):
+            return True
+        above = next((one for one in issuers if one != certificate and is_issued_by(certificate, one)), None)
+        if above is None:
+            return False
+        certificate = above
+    return False
+
+
+def _signed(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    try:
+        return crl.is_signature_valid(certificate.public_key())  # type: ignore[arg-type]  # other keys: TypeError
+    except (TypeError, ValueError):
+        return False
+
+
+def _identity(text: str, reason: str, before: int, domain: TrustDomain) -> tuple[SpiffeId, RevokedIdentity]:
+    identity = SpiffeId.parse(text)
+    if identity.trust_domain != domain:
+        raise InvalidResource(f"it revokes {identity}, which is of another trust domain")
+    return identity, RevokedIdentity(reason=reason, before=WallTime(before) if before else None)
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)

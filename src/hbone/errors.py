@@ -5,7 +5,7 @@ keyword and shown nowhere but where a handler wants them. A class carries what t
 
 - `flag`: the access-log and metrics response flag (the words that ztunnel uses, "-" for none);
 - `status`: the status that answers a CONNECT which failed with this error;
-- `exit_code`: what `hbone` exits with when the error ends a command (DESIGN section 2).
+- `exit_code`: what `hbone` exits with when the error ends a command.
 
 Two branches say whose fault it is, as in h11: `UsageError` (the operator or our own caller broke a rule)
 and `PeerViolation` (the other end of a connection did). Neither may ever print a traceback.

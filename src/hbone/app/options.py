@@ -106,7 +106,8 @@ def keep_alive(settings: NodeSettings) -> KeepAlive | None:
     if not tcp.keepalive_enabled:
         return None
     idle_s, interval_s = int(tcp.keepalive_time_s), int(tcp.keepalive_interval_s)
-    return KeepAlive(idle_s=idle_s, interval_s=interval_s, probes=tcp.keepalive_retries)
+    gives_up_s = idle_s + interval_s * tcp.keepalive_retries if tcp.user_timeout_enabled else None
+    return KeepAlive(idle_s=idle_s, interval_s=interval_s, probes=tcp.keepalive_retries, user_timeout_s=gives_up_s)
 
 
 def app_dial(settings: NodeSettings) -> DialOptions:

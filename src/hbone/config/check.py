@@ -53,6 +53,16 @@ def _forwards(node: NodeSettings) -> Iterator[Problem]:
             yield Problem(what=f"a dedicated node cannot act as {forward.account}", fix=fix, field=field)
 
 
+def _ipv6(node: NodeSettings) -> Iterator[Problem]:
+    if node.ipv6_enabled:
+        return
+    for name in type(node.listeners).model_fields:
+        listen: object = getattr(node.listeners, name)
+        if isinstance(listen, TcpListen) and listen.address.ip.version == 6:
+            fix = f"write 0.0.0.0:{listen.address.port} or another IPv4 address, or ipv6_enabled: true"
+            yield Problem(what=f"{listen} is IPv6, which is switched off", fix=fix, field=f"listeners.{name}")
+
+
 def _exposes(node: NodeSettings) -> Iterator[Problem]:
     seen: dict[tuple[str, int], int] = {}
     for index, expose in enumerate(node.exposes):
@@ -109,9 +119,36 @@ def _lifetimes(control: ControlSettings) -> Iterator[Problem]:
         yield Problem(what="longer than root_ttl_s", fix=fix, field="intermediate_ttl_s")
 
 
+def _plaintext(control: ControlSettings) -> Iterator[Problem]:
+    listen = control.listeners.control_plaintext
+    if isinstance(listen, TcpListen) and not listen.address.ip.is_loopback:
+        fix = f"write 127.0.0.1:{listen.address.port}, or use control_tls"
+        yield Problem(what="tokens would go over the network in clear", fix=fix, field="listeners.control_plaintext")
+
+
+def _issuers(control: ControlSettings) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for index, one in enumerate(control.jwt_issuers):
+        first = seen.setdefault(one.issuer, index)
+        if first != index:
+            what = f"the issuer is given twice, first in jwt_issuers[{first}]"
+            yield Problem(what=what, fix="keep one of them", field=f"jwt_issuers[{index}].issuer")
+        if not one.audiences:
+            fix = "write whom its tokens must be for, for example [istio-ca]"
+            yield Problem(what="tokens for anybody would be taken", fix=fix, field=f"jwt_issuers[{index}].audiences")
+
+
+def _rules_of_attestation(control: ControlSettings) -> Iterator[Problem]:
+    for index, rule in enumerate(control.attest):
+        if rule.uid is None and rule.gid is None and rule.pid is None and not rule.cgroup and not rule.program:
+            fix = "add uid, gid, pid, cgroup or program"
+            yield Problem(what="every process would have this identity", fix=fix, field=f"attest[{index}]")
+
+
 _NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
     _mode,
     _identity_source,
+    _ipv6,
     _forwards,
     _exposes,
     _listeners,
@@ -121,4 +158,7 @@ _NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
 _CONTROL_RULES: tuple[Callable[[ControlSettings], Iterator[Problem]], ...] = (
     _lifetimes,
     lambda control: _private("listeners.admin", control.listeners.admin),
+    _plaintext,
+    _issuers,
+    _rules_of_attestation,
 )

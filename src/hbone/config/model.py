@@ -142,7 +142,7 @@ class NodeSettings(Settings):
     frames: Frames = setting(Frames, "what one peer may send in one tunnel")
     logging: Logging = setting(Logging, "log and access log")
 
-    ipv6_enabled: bool = setting(True, "also use IPv6", DRAIN, env=("IPV6_ENABLED",))
+    ipv6_enabled: bool = setting(True, "also listen on and connect to IPv6 addresses", DRAIN, env=("IPV6_ENABLED",))
     response_baggage: bool = setting(
         True, "describe the destination to the caller in the answer to CONNECT", LIVE, env=("ENABLE_RESPONSE_BAGGAGE",)
     )
@@ -158,9 +158,41 @@ class NodeSettings(Settings):
         return cast("Any", data)
 
 
+class JwtIssuer(Settings):
+    """One issuer of tokens that callers may show, a Kubernetes cluster for one."""
+
+    issuer: str = required("what the tokens say in `iss`, to the letter")
+    audiences: tuple[str, ...] = setting(("istio-ca",), "one of these must be in a token's `aud`")
+    jwks: str = required("the issuer's keys, a JWK set: an https:// URL, or a file that is read again as it changes")
+    jwks_roots: Path | None = setting(None, "PEM file of roots for that URL; by default the system's")
+    subjects: dict[str, Account] = Field(
+        default_factory=dict,
+        description="what `sub` says, and the NAMESPACE/ACCOUNT that it stands for; Kubernetes' service accounts "
+        "stand for themselves",
+    )
+
+
+class Attest(Settings):
+    """Which processes of this machine have an identity: all that is given must hold."""
+
+    account: Account = Field(alias="as", description="NAMESPACE/ACCOUNT that they have")
+    uid: Count | None = setting(None, "user id", ge=0)
+    gid: Count | None = setting(None, "group id", ge=0)
+    pid: Count | None = setting(None, "process id", ge=1)
+    cgroup: str = setting("", "pattern of the control group, for example */docker/4f5e*")
+    program: str = setting("", "pattern of the program's file, for example /usr/bin/envoy")
+    hint: str = setting("", "what the identity is for, told to programs that have several")
+
+
 class ControlListeners(Settings):
     """Where the control plane listens: `ADDRESS:PORT`, `unix:/PATH`, `fd:N`, or `off`."""
 
+    control_tls: OptionalListen = setting(
+        None, "nodes of other machines, by TLS (port 15012 by custom); `hbone control` opens 0.0.0.0:15012 by itself"
+    )
+    control_plaintext: OptionalListen = setting(
+        None, "the same in plaintext (port 15010 by custom), on loopback only: for proxies that cannot do TLS"
+    )
     admin: OptionalListen = setting(
         _tcp("127.0.0.1", 15014), "metrics and the operator's window; it has no password: loopback or a Unix socket"
     )
@@ -183,6 +215,22 @@ class ControlSettings(Settings):
     socket: Path | None = setting(
         None, "Unix socket for nodes and commands on this machine; by default control.sock in the state directory"
     )
+    advertise: str = setting(
+        "", "HOST:PORT at which other machines reach this control plane, for join tokens; by default its listener's"
+    )
+    server_names: tuple[str, ...] = setting(
+        (), "host names and addresses that clients call this control plane by, besides localhost and istiod's"
+    )
+    jwt_issuers: tuple[JwtIssuer, ...] = setting((), "whose tokens are taken as proof")
+    node_accounts: tuple[Account, ...] = setting(
+        (), "NAMESPACE/ACCOUNT of node proxies, which may have the identities of workloads on their own node",
+        env=("CA_TRUSTED_NODE_ACCOUNTS",),
+    )  # fmt: skip
+    attest: tuple[Attest, ...] = setting((), "which processes of this machine have which identity")
+    workload_socket: Path | None = setting(
+        None, "Unix socket of the SPIFFE Workload API and of SDS; by default workload.sock in the state directory, "
+        "if `attest` has rules",
+    )  # fmt: skip
     svid_ttl_s: Duration = setting(86_400.0, "lifetime of certificates that ask for none", LIVE, ge=1)
     max_svid_ttl_s: Duration = setting(86_400.0 * 90, "longest lifetime that is granted", LIVE, ge=1)
     root_ttl_s: Duration = setting(86_400.0 * 3650, "lifetime of a root certificate made here", ge=60)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 STATE_DIR_VARIABLE: Final = "HBONE_STATE_DIR"
+SOCKET_VARIABLE: Final = "HBONE_SOCKET"
 CONTROL_SOCKET: Final = "control.sock"
 ROOT_STATE_DIR: Final = Path("/var/lib/hbone")
 
@@ -24,6 +25,7 @@ def state_dir(environment: Mapping[str, str], *, uid: int, given: Path | None = 
     return Path(base) / "hbone"
 
 
-def control_socket(directory: Path) -> Path:
-    """The Unix socket of a running `hbone up` with this state directory."""
-    return directory / CONTROL_SOCKET
+def control_socket(environment: Mapping[str, str], directory: Path) -> Path:
+    """The Unix socket of a running `hbone up` with this state directory: $HBONE_SOCKET, else in the directory."""
+    chosen = environment.get(SOCKET_VARIABLE)
+    return Path(chosen) if chosen else directory / CONTROL_SOCKET

@@ -18,11 +18,16 @@ LINGER_RESET = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepAlive:
-    """TCP keep-alive probes: after `idle_s` of silence, every `interval_s`, dead after `probes` without answer."""
+    """TCP keep-alive probes: after `idle_s` of silence, every `interval_s`, dead after `probes` without answer.
+
+    `user_timeout_s`: data that was not acknowledged for so long ends the connection too (RFC 5482); None leaves it to
+    the system.
+    """
 
     idle_s: int = 180
     interval_s: int = 180
     probes: int = 9
+    user_timeout_s: int | None = None
 
 
 DEFAULT_KEEP_ALIVE = KeepAlive()
@@ -39,6 +44,8 @@ def tune(sock: socket.socket, keep_alive: KeepAlive | None) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keep_alive.idle_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keep_alive.interval_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, keep_alive.probes)
+        if keep_alive.user_timeout_s is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, keep_alive.user_timeout_s * 1000)
 
 
 def close_with_reset(sock: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """What the outbound side is asked for, and what it works with."""
 
 import asyncio
+import socket
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,7 +47,7 @@ def answer_deadlines(loop: asyncio.AbstractEventLoop, limit_s: float) -> Deadlin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundParts:
-    """What the outbound side works with."""
+    """What the outbound side works with. `family`: of the addresses that names are resolved to."""
 
     loop: asyncio.AbstractEventLoop
     directory: Directory
@@ -60,6 +61,7 @@ class OutboundParts:
     closing: Closing
     answers: Deadlines[Unanswered]
     half_closes: HalfCloses | None = None
+    family: socket.AddressFamily = socket.AF_UNSPEC
     context: OutboundContext = field(default_factory=OutboundContext)
 
 

@@ -99,7 +99,8 @@ class OutboundStream(StreamRelay):
 
     async def _resolve(self, plan: Resolve) -> None:
         try:
-            found = await self._parts.loop.getaddrinfo(plan.host, None, type=socket.SOCK_STREAM)
+            parts = self._parts
+            found = await parts.loop.getaddrinfo(plan.host, None, family=parts.family, type=socket.SOCK_STREAM)
             addresses = tuple(dict.fromkeys(parse_ip(str(info[4][0]).partition("%")[0]) for info in found))
         except OSError:
             addresses = ()

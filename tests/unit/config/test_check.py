@@ -37,6 +37,8 @@ def test_a_dedicated_and_a_shared_node_need_little() -> None:
         ({**SHARED, "listeners": {"inbound": "off", "socks": "off"}}, ["listeners"]),
         ({**SHARED, "listeners": {"admin": "0.0.0.0:15000"}}, ["listeners.admin"]),
         ({**SHARED, "listeners": {"admin": "[::1]:15000"}}, []),
+        ({**SHARED, "ipv6_enabled": False, "listeners": {"admin": "[::1]:15000"}}, ["listeners.admin"]),
+        ({**SHARED, "ipv6_enabled": False}, []),
         ({**SHARED, "listeners": {"admin": "unix:/run/admin.sock"}}, []),
         ({**SHARED, "http2": {"connection_window_bytes": "1MiB"}}, ["http2.connection_window_bytes"]),
     ],

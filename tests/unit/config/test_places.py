@@ -24,4 +24,8 @@ def test_the_state_directory_follows_the_xdg_rules(environment: dict[str, str], 
 
 def test_a_given_directory_wins_and_the_socket_is_inside() -> None:
     chosen = state_dir({"HBONE_STATE_DIR": "/x"}, uid=0, given=Path("/y"))
-    assert control_socket(chosen) == Path("/y/control.sock")
+    assert control_socket({}, chosen) == Path("/y/control.sock")
+
+
+def test_a_socket_somewhere_else_is_found_by_all_who_have_the_variable_that_put_it_there() -> None:
+    assert control_socket({"HBONE_SOCKET": "/run/hbone.sock"}, Path("/y")) == Path("/run/hbone.sock")

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hbone.bench.pki import BenchPki
 from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes
 from hbone.identity.spiffe import parse_trust_domain
+from tests.interop.certificates import MeshPki
+from tests.interop.pairs import Ground, PairOpener, to_envoy, to_us
+from tests.support.envoy import require_envoy
 
 
 @pytest.fixture
@@ -24,18 +26,32 @@ def ports() -> Ports:
 
 
 @pytest.fixture
-def pki(tmp_path: Path) -> BenchPki:
+def pki(tmp_path: Path) -> MeshPki:
     """The mesh's CA."""
-    return BenchPki(tmp_path / "pki")
+    return MeshPki(tmp_path / "pki")
 
 
 @pytest.fixture
-def rogue_pki(tmp_path: Path) -> BenchPki:
+def rogue_pki(tmp_path: Path) -> MeshPki:
     """Another CA that claims the same trust domain."""
-    return BenchPki(tmp_path / "rogue")
+    return MeshPki(tmp_path / "rogue")
 
 
 @pytest.fixture
-def foreign_pki(tmp_path: Path) -> BenchPki:
+def foreign_pki(tmp_path: Path) -> MeshPki:
     """The CA of another trust domain."""
-    return BenchPki(tmp_path / "foreign", parse_trust_domain("other.local"))
+    return MeshPki(tmp_path / "foreign", parse_trust_domain("other.local"))
+
+
+@pytest.fixture
+def ground(processes: Processes, pki: MeshPki, ports: Ports, tmp_path: Path) -> Ground:
+    """Skips the test where there is no Envoy."""
+    require_envoy()
+    return Ground(processes=processes, pki=pki, ports=ports, host=ports.free_host(), directory=tmp_path)
+
+
+@pytest.fixture(params=[to_us, to_envoy], ids=["envoy to us", "us to envoy"])
+def opener(request: pytest.FixtureRequest) -> PairOpener:
+    """Both directions, one after the other."""
+    opener: PairOpener = request.param
+    return opener

@@ -15,7 +15,7 @@ from tests.support.envoy import require_envoy
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(120)]
 
 BENCH = (sys.executable, "-m", "hbone", "bench")
-ABSURDLY_SLOW = 0.3  # of Envoy, and its inverse where lower is better
+ABSURDLY_SLOW = 0.1  # of Envoy, and its inverse where lower is better; a tail of one second varies a lot
 
 
 def test_a_smoke_run_measures_what_is_here_and_nothing_is_absurdly_slow() -> None:

@@ -151,6 +151,15 @@ async def test_a_reset_is_a_lost_connection() -> None:
     server.close()
 
 
+async def test_a_write_to_a_peer_that_is_gone_is_a_lost_connection_too() -> None:
+    client, server = await streams()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    client.close()
+    with pytest.raises(ConnectionLost, match="reset by peer"):
+        server.write(memoryview(b"x"))
+    server.close()
+
+
 async def test_a_failure_on_one_connection_leaves_the_others_alone() -> None:
     """OpenSSL's error queue is the thread's: an error left in it would be read as the next connection's."""
     client, server = await streams()

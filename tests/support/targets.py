@@ -5,6 +5,7 @@ connections and threads. What a server saw of each connection is in its `seen` q
 """
 
 import contextlib
+import functools
 import hashlib
 import queue
 import random
@@ -34,6 +35,7 @@ def payload(count: int) -> Iterator[bytes]:
         yield (number.to_bytes(8, "big") + _BLOCK[8:])[: min(BLOCK_BYTES, count - number)]
 
 
+@functools.cache
 def payload_digest(count: int) -> str:
     """SHA-256, in hex, of `payload(count)`."""
     digest = hashlib.sha256()
@@ -166,6 +168,17 @@ def source(count: int, ip: str = "127.0.0.1") -> TcpServer:
         for block in payload(count):
             conn.sendall(block)
         conn.shutdown(socket.SHUT_WR)
+        return read_all(conn, peer)
+
+    return TcpServer(behave, ip)
+
+
+def patient_source(count: int, ip: str = "127.0.0.1") -> TcpServer:
+    """Sends `payload(count)` at once, and ends only when the peer has ended."""
+
+    def behave(conn: socket.socket, peer: SocketAddress) -> Seen:
+        for block in payload(count):
+            conn.sendall(block)
         return read_all(conn, peer)
 
     return TcpServer(behave, ip)

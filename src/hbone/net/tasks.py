@@ -8,9 +8,11 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from hbone.errors import HboneError
+
+CANCEL_AGAIN_S: Final = 1.0
 
 log = logging.getLogger("hbone.net")
 
@@ -45,12 +47,16 @@ class Tasks:
             log.exception("task failed unexpectedly", extra={"task": name})
 
     async def close(self) -> None:
-        """Cancel what still runs, and wait for it."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        """Cancel what still runs, and wait for it.
+
+        More than once if need be: grpclib turns a cancellation that comes together with a lost connection into an error
+        of that connection, after which the task goes on.
+        """
+        running = set(self._tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
 
     async def __aenter__(self) -> Self:
         return self

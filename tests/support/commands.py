@@ -23,6 +23,7 @@ from hbone.addr import SocketAddress
 SOURCES = Path(hbone.__file__).parents[1]  # the code under test, whatever else is installed
 RUN_LIMIT_S = 30.0
 WAIT_LIMIT_S = 20.0
+END_LIMIT_S = 10.0
 POLL_S = 0.01
 
 _LISTENS = re.compile(r'listener="([a-z_ 0-9]+)" address="([^"]+)"')
@@ -118,6 +119,14 @@ class Running:
             raise AssertionError(f"still running after {limit_s:g} s:\n{self.text}") from None
         return Done(code=code, out=self.out, err=self.err)
 
+    def ended(self, limit_s: float) -> bool:
+        """Whether it has ended within the limit."""
+        try:
+            self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self) -> Done:
         """Ask it to end, and wait for it."""
         self.signal(signal.SIGTERM)
@@ -163,15 +172,14 @@ class Sandbox:
         for running in self._running:
             if running.process.poll() is None:
                 running.process.terminate()
+        stuck = [running for running in self._running if not running.ended(END_LIMIT_S)]
+        said = [f"{' '.join(command_line(running.pid))}\n{running.text}" for running in stuck]
         for running in self._running:
-            try:
-                running.process.wait(WAIT_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                pass
             for pid in running.family():
                 os.kill(pid, signal.SIGKILL)
             running.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
+        assert not said or error is not None, f"still there {END_LIMIT_S:g} s after SIGTERM: {said}"
 
     def write(self, name: str, text: str | bytes) -> Path:
         """A file below the working directory."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from hbone import __version__
+from hbone.app.allow import only
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
 from hbone.app.run import Stop, calm_collector
@@ -65,7 +66,7 @@ class Place:
 
     @property
     def control_socket(self) -> Path:
-        return control_socket(self.state)
+        return control_socket(self.environment, self.state)
 
 
 def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "UnixEndpoint | None"]:
@@ -159,6 +160,7 @@ class Node:
         around = Surroundings(
             store=self.store,
             identities=identities,
+            authorize=only(parts.allow, self.settings.trust_domain),
             access=self._logs.access,
             clock=self._clock,
             counters=TrafficCounters(self.metrics),

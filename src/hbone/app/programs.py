@@ -15,7 +15,7 @@ from typing import Any
 from hbone.addr import Authority, SocketAddress
 from hbone.app.node import Node, Place, parts_from
 from hbone.app.run import Stop, calm_collector
-from hbone.config.listen import Listen
+from hbone.config.listen import Listen, TcpListen
 from hbone.config.model import NodeSettings
 from hbone.config.refs import AccountRef
 from hbone.control.channel import UnixEndpoint
@@ -54,15 +54,15 @@ class ForwardSpec:
 class ExposeSpec:
     """Local ports that the mesh may reach: mesh port → where it really is.
 
-    `listen` is where tunnels arrive when there is no control plane to assign an address. `name`: the host name to be
-    known by, empty for one made of the account.
+    `listen` is where tunnels arrive when there is no control plane to assign an address; port 0 for any free one.
+    `name`: the host name to be known by, empty for one made of the account.
     """
 
     member: Membership
     ports: dict[int, SocketAddress]
-    allow: tuple[AccountRef, ...] = ()
-    name: str = ""
-    listen: SocketAddress | None = None
+    allow: tuple[AccountRef, ...]
+    name: str
+    listen: TcpListen
 
 
 OFF: dict[str, Any] = {
@@ -84,16 +84,19 @@ async def run_forward(spec: ForwardSpec, place: Place, logs: Logs, stop: Stop, s
             NodeSettings.model_validate(settings), parts_from(NodeSettings.model_validate(settings), place), logs
         )
         await undo.enter_async_context(node)
-        await _ready_or_stopped(node, stop)
-        calm_collector()
-        identity = member.account.spiffe_id(node.settings.trust_domain)
-        places = {one.name: one.address for one in node.dataplane.listeners()}
-        say([
-            f"{places.get(f'forward {i}', listen)} leads to {target} as {identity}"
-            for i, (listen, target) in enumerate(spec.forwards, 1)
-        ])  # fmt: skip
-        await stop.wait()
+        await stop.unless_set(node.wait_ready())
+        if not stop.is_set:
+            calm_collector()
+            say(_forwarded(spec, node))
+            await stop.wait()
     return 0
+
+
+def _forwarded(spec: ForwardSpec, node: Node) -> list[str]:
+    identity = spec.member.account.spiffe_id(node.settings.trust_domain)
+    places = {one.name: one.address for one in node.dataplane.listeners()}
+    targets = enumerate((target for _, target in spec.forwards), 1)
+    return [f"{places[f'forward {number}']} leads to {target} as {identity}" for number, target in targets]
 
 
 async def run_expose(spec: ExposeSpec, place: Place, logs: Logs, stop: Stop, say: Say) -> int:
@@ -105,7 +108,7 @@ async def run_expose(spec: ExposeSpec, place: Place, logs: Logs, stop: Stop, say
         services = (ServiceWish(hostname=spec.name, ports={port: port for port in spec.ports}),)
         wish = replace(_wish(member.account), hbone_port=port, services=services)
         granted = await _register(undo, member, place, wish)
-        inbound = f"{granted.addresses[0]}:{port}" if granted is not None else str(_own_address(spec))
+        inbound = f"{granted.addresses[0]}:{port}" if granted is not None else str(spec.listen)
         name = granted.name if granted is not None else member.account.service_account
         settings = _settings(member, granted, place) | {
             "listeners": {**OFF, "inbound": inbound},
@@ -117,10 +120,12 @@ async def run_expose(spec: ExposeSpec, place: Place, logs: Logs, stop: Stop, say
         validated = NodeSettings.model_validate(settings)
         node = Node(validated, replace(parts_from(validated, place), allow=spec.allow), logs)
         await undo.enter_async_context(node)
-        await _ready_or_stopped(node, stop)
-        calm_collector()
-        say(_exposed(spec, granted, inbound, str(member.account.spiffe_id(node.settings.trust_domain))))
-        await stop.wait()
+        await stop.unless_set(node.wait_ready())
+        if not stop.is_set:
+            calm_collector()
+            bound = next(one.address for one in node.dataplane.listeners() if one.name == "inbound")
+            say(_exposed(spec, granted, bound, str(member.account.spiffe_id(node.settings.trust_domain))))
+            await stop.wait()
     return 0
 
 
@@ -163,21 +168,8 @@ def _settings(member: Membership, granted: Granted | None, place: Place) -> dict
     }
 
 
-def _own_address(spec: ExposeSpec) -> SocketAddress:
-    return spec.listen or SocketAddress.of(("127.0.0.1", 15008))
-
-
 def _free_port() -> int:
     """A port for tunnels, likely free on the address that will be assigned too."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def _ready_or_stopped(node: Node, stop: Stop) -> None:
-    waits = [asyncio.ensure_future(node.wait_ready()), asyncio.ensure_future(stop.wait())]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

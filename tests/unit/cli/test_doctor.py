@@ -97,10 +97,10 @@ def test_a_state_directory_is_there_and_private_or_can_be_made(tmp_path: Path) -
     assert one(machine.state(tmp_path / "a" / "b")).found.endswith("will be made")
 
 
-def test_a_state_directory_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
+def test_a_state_directory_that_others_can_read_fails_as_hbone_up_will_with_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     finding = one(machine.state(tmp_path))
-    assert finding.status is Status.WARNING
+    assert finding.status is Status.FAILURE
     assert finding.fix == f"chmod 700 {tmp_path}"
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 

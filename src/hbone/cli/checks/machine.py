@@ -126,11 +126,18 @@ def state(directory: Path) -> Iterator[Finding]:
             means="nothing can be kept",
             fix=f"chown {os.geteuid()} {directory}, or use --state-dir",
         )
+    elif found.st_uid != os.geteuid():
+        yield failure(
+            name,
+            f"{directory} belongs to user {found.st_uid}",
+            means="who owns it can put other keys there: hbone will not start with it",
+            fix=f"chown {os.geteuid()} {directory}, or use --state-dir",
+        )
     elif mode & 0o077:
-        yield warning(
+        yield failure(
             name,
             f"{directory} has mode {mode:04o}",
-            means="other users of this machine may read keys that are kept there",
+            means="other users of this machine may look at what is kept there: hbone will not start with it",
             fix=f"chmod 700 {directory}",
         )
     else:
@@ -140,7 +147,7 @@ def state(directory: Path) -> Iterator[Finding]:
 def running_control_plane(directory: Path) -> Iterator[Finding]:
     """Does a `hbone up` answer on its socket?"""
     name = "hbone up"
-    path = control_socket(directory)
+    path = control_socket(os.environ, directory)
     if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
         yield failure(
             name,

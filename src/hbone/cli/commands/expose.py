@@ -10,6 +10,7 @@ from hbone.cli.member import Member, member_options
 
 if TYPE_CHECKING:
     from hbone.addr import SocketAddress
+    from hbone.config.listen import TcpListen
     from hbone.config.refs import AccountRef
 
 
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
 @click.option("--as", "account", required=True, metavar="NS/SA", type=ACCOUNT, help="The identity to be known by.")
 @click.option("--allow", multiple=True, metavar="NS/SA", type=ACCOUNT, help="Only these may connect (repeatable).")
 @click.option("--name", default="", metavar="HOST", help="The host name in the mesh [default: ACCOUNT.NAMESPACE…].")
-@click.option("--listen", metavar="ADDR:PORT", help="With --ca: where tunnels arrive [default: 127.0.0.1:15008].")
+@click.option(
+    "--listen",
+    metavar="ADDR:PORT",
+    default="127.0.0.1:15008",
+    show_default=True,
+    help="With --ca: where tunnels arrive; port 0 for any free one.",
+)
 @member_options
 def expose(
     ports: "tuple[tuple[int, SocketAddress], ...]",
     allow: "tuple[AccountRef, ...]",
     name: str,
-    listen: str | None,
+    listen: str,
     member: Member,
 ) -> int:
     """The mesh reaches local PORT as ACCOUNT.NAMESPACE, through mutually authenticated tunnels and no other way.
@@ -37,15 +44,18 @@ def expose(
     from hbone.app.programs import ExposeSpec, run_expose
     from hbone.app.run import run
 
-    spec = ExposeSpec(member=member.membership(), ports=dict(ports), allow=allow, name=name, listen=_address(listen))
+    spec = ExposeSpec(member=member.membership(), ports=dict(ports), allow=allow, name=name, listen=_listen(listen))
     with member.logs() as logs:
         return run(lambda stop: run_expose(spec, member.place(dict(os.environ)), logs, stop, member.say))
 
 
-def _address(text: str | None) -> "SocketAddress | None":
-    from hbone.addr import InvalidAddress, SocketAddress
+def _listen(text: str) -> "TcpListen":
+    from hbone.config.listen import InvalidListen, TcpListen, parse_listen
 
     try:
-        return SocketAddress.parse(text) if text is not None else None
-    except InvalidAddress as error:
+        listen = parse_listen(text)
+    except InvalidListen as error:
         raise click.BadParameter(str(error), param_hint="--listen") from error
+    if not isinstance(listen, TcpListen):
+        raise click.BadParameter(f"{text!r} is not ADDR:PORT; peers must reach it", param_hint="--listen")
+    return listen

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from hbone import __version__
-from hbone.app.allow import only
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
 from hbone.app.run import Stop, calm_collector
@@ -33,8 +32,8 @@ from hbone.discovery.manifests import Defaults
 from hbone.discovery.model import MeshState
 from hbone.discovery.store import Source, Store, Update
 from hbone.errors import UsageError
-from hbone.identity.spiffe import TrustDomain
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
 from hbone.proxy.traffic import TrafficCounters, describe_tunnels
@@ -47,9 +46,9 @@ if TYPE_CHECKING:
     from hbone.control.channel import UnixEndpoint
     from hbone.control.publish import Mesh
     from hbone.control.subscribe import Subscription
-
     from hbone.control.trust import Trust
     from hbone.control.trust_resource import DomainTrust
+
 log = logging.getLogger("hbone.node")
 
 
@@ -72,9 +71,9 @@ class Place:
 def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "UnixEndpoint | None"]:
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
-    A CA directory when one is given, else the control socket, given or that of a running `hbone up`. Raises
     `holder`: what the control plane is to know this node by, for one that takes trust bundles under that name.
 
+    A CA directory when one is given, else the control socket, given or that of a running `hbone up`. Raises
     UsageError when there is neither, InvalidConfiguration for a CA that is none.
     """
     clock = SystemClock()
@@ -111,9 +110,9 @@ class NodeParts:
     endpoint: "UnixEndpoint | None" = None
     files: FileSources | None = None
     mesh: "Mesh | None" = None
-    allow: tuple[AccountRef, ...] = ()
     trust: "Callable[[], Trust] | None" = None
     holder: str = ""
+    allow: tuple[AccountRef, ...] = ()
 
 
 def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
@@ -160,7 +159,6 @@ class Node:
         around = Surroundings(
             store=self.store,
             identities=identities,
-            authorize=only(parts.allow, self.settings.trust_domain),
             access=self._logs.access,
             clock=self._clock,
             counters=TrafficCounters(self.metrics),
@@ -202,12 +200,12 @@ class Node:
                 self.files.start(self._tasks)
             if parts.mesh is not None:
                 undo.callback(parts.mesh.on_change(self.dataplane.mesh_changed))
-            if parts.endpoint is not None:
-                self._subscribe(parts.endpoint)
             if parts.trust is not None:
                 trust = parts.trust()
                 self._trusted((trust.current,))
                 undo.callback(trust.on_change(lambda current: self._trusted((current,))))
+            if parts.endpoint is not None:
+                self._subscribe(parts.endpoint)
             self._prefetch()
             undo.push_async_exit(await self._windows.serve(self, self._logs, self.metrics, self._quit))
             if not self._pending:
@@ -238,8 +236,6 @@ class Node:
         self.dataplane.mesh_changed(change)
         return change
 
-    def _subscribe(self, endpoint: "UnixEndpoint") -> None:
-        """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
     def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:
         """In force at once: for new handshakes, for tunnels that are open, and for our own certificates."""
         bundle = TrustBundle(roots={})
@@ -249,8 +245,10 @@ class Node:
         cut = self.dataplane.trust_changed(bundle)
         if cut:
             log.warning("tunnels of revoked peers cut", extra={"tunnels": cut})
-        self.keeper.trust_changed(frozenset(key for one in domains for key in one.renew))
+        self.keeper.trust_changed(bundle.revocations, frozenset(key for one in domains for key in one.renew))
 
+    def _subscribe(self, endpoint: "UnixEndpoint") -> None:
+        """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
         from hbone.control.subscribe import AddressSink, Sink, Subscription
         from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
         from hbone.control.trust_sink import TrustSink

@@ -47,7 +47,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "schema": Entry("schema:schema", LOOK, "JSON Schema of a settings file."),
     "bench": Entry("bench:bench", LOOK, "Measure hbone beside Envoy, and both beside no proxy."),
     "completion": Entry("completion:completion", LOOK, "The script that completes hbone in your shell."),
-    "cert": Entry("cert:cert", IDENTITIES, "Issue, show and verify certificates."),
+    "cert": Entry("cert:cert", IDENTITIES, "Issue, show, verify, list and revoke certificates."),
+    "ca": Entry("ca:ca", IDENTITIES, "The certificate authority: status, rotation, bundles, audit log."),
     "bundle": Entry("bundle:bundle", IDENTITIES, "Show trust bundles."),
 }
 

@@ -60,10 +60,9 @@ class Admin:
 
     async def status(self) -> CaStatusResponse:
         ca, now = self._ca, self._ca.place.clock.wall()
-        generations = ca.authorities.now
+        view = await self._rotation.view()
         used = await ca.store.read(lambda database: records.count_in_use(database, now))
-        view, nodes = await self._rotation.view(), self._rotation.nodes()
-        current = ca.trust.current
+        generations, current, nodes = ca.authorities.now, ca.trust.current, self._rotation.nodes()
         response = CaStatusResponse(
             trust_domain=generations.active.authority.trust_domain,
             authorities=[_authority(one, used.get(one.number, 0)) for one in generations.by_number.values()],
@@ -75,8 +74,9 @@ class Admin:
             bundle_sequence=current.sequence,
             warnings=_warnings(generations, nodes, now),
         )
-        response.rotation.phase = view.phase.value
-        response.rotation.waiting.extend(_waiting(view))
+        response.rotation.phase = generations.phase.value
+        if view.phase is generations.phase:  # else it went on while we asked
+            response.rotation.waiting.extend(_waiting(view))
         response.rotation.paused = view.paused
         return response
 

@@ -113,7 +113,10 @@ class Subscribers:
 
 def _name(conversation: Conversation) -> str:
     """What an operator calls the node: its own name for itself, else the id that ztunnels and Envoys send."""
-    return _metadata(conversation, "NODE_NAME") or (conversation.node.id if conversation.node is not None else "")
+    named = _metadata(conversation, "NODE_NAME")
+    if named or conversation.node is None or HOLDER in conversation.node.metadata.fields:
+        return named
+    return conversation.node.id
 
 
 def _metadata(conversation: Conversation, key: str) -> str:

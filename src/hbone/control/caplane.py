@@ -6,6 +6,8 @@ async with CaPlane.open(place) as ca:
 """
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -18,11 +20,12 @@ from hbone.control.ledger import StoreLedger
 from hbone.control.publish import Mesh
 from hbone.control.revoker import Done, Revoker, Target
 from hbone.control.statedir import StateLock, make_private
-from hbone.control.store import StateStore
+from hbone.control.store import StateStore, explained
 from hbone.control.trust import Trust, TrustSources
 from hbone.control.trust_resource import TRUST_BUNDLE_TYPE, DomainTrust
 from hbone.discovery.catalogue import Resource
-from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.errors import UsageError
+from hbone.identity.spiffe import SpiffeId, TrustDomain, parse_trust_domain
 from hbone.times import Clock, Rng
 
 DATABASE: Final = "control.db"
@@ -33,7 +36,8 @@ KEYS: Final = "keys"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaPlace:
-    """Where a CA is kept, and for whom it signs. `plugged`: an authority that comes from an operator's own files."""
+    """Where a CA is kept, and for whom it signs. `plugged`: an authority that comes from an operator's own files,
+    which are in the directory `plugged_from`."""
 
     directory: Path
     trust_domain: TrustDomain
@@ -41,6 +45,31 @@ class CaPlace:
     rng: Rng
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     plugged: CertificateAuthority | None = None
+    plugged_from: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What a CA was last opened as."""
+
+    trust_domain: TrustDomain
+    plugged_from: str
+
+
+def remembered(directory: Path) -> Remembered | None:
+    """Of the CA in a state directory, without opening it; None if there has never been one. Raises UsageError."""
+    path = directory / DATABASE
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            found = dict(database.execute("SELECT name, value FROM meta").fetchall())
+    except sqlite3.Error as error:
+        failure = explained(error, path)
+        raise UsageError(failure.what, why=failure.why, fix=failure.fix) from error
+    if "trust_domain" not in found:
+        return None
+    return Remembered(trust_domain=parse_trust_domain(found["trust_domain"]), plugged_from=found["plugged_from"])
 
 
 class CaPlane:
@@ -98,6 +127,7 @@ class CaPlane:
         sources = TrustSources(store=self.store, authorities=self.authorities, revoker=self.revoker, clock=place.clock)
         self.trust = await Trust.open(sources)
         self.ledger = StoreLedger(self.store, self.authorities, self.revoker, place.clock)
+        await self.store.write(lambda database: _remember(database, place))
 
     async def close(self) -> None:
         """Harmless when repeated."""
@@ -134,6 +164,12 @@ class CaPlane:
         done = await self.revoker.restore(identity)
         await self.trust.publish()
         return done
+
+
+def _remember(database: sqlite3.Connection, place: CaPlace) -> None:
+    put = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
+    database.execute(put, ("trust_domain", place.trust_domain))
+    database.execute(put, ("plugged_from", place.plugged_from))
 
 
 def _keys(place: CaPlace) -> KeyProvider:

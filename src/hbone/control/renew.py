@@ -17,6 +17,7 @@ from typing import Self
 from hbone.control.credentials import Credentials, SvidSource
 from hbone.control.renewals import IdentityView, Priority, Renewals, State
 from hbone.errors import HboneError, IdentityUnavailable
+from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.tasks import Tasks
 from hbone.times import Clock, Rng
@@ -84,12 +85,13 @@ class IdentityKeeper:
         self._subscribers[key] = call
         return lambda: self._subscribers.pop(key, None)
 
-    def trust_changed(self, leaving: frozenset[bytes]) -> None:
+    def trust_changed(self, revocations: Revocations, leaving: frozenset[bytes]) -> None:
         """Another trust bundle is in force; `leaving`: the key identifiers of CAs that are on their way out.
 
-        What those signed is renewed soon. What has failed is asked for again: the CA answers, so it may be better.
+        What those signed is renewed soon, and what was revoked. What has failed is asked for again: the CA answers,
+        so it may be better now.
         """
-        self._renewals.renew_soon(leaving)
+        self._renewals.renew_soon(revocations, leaving)
         self._wake.set()
 
     def views(self) -> tuple[IdentityView, ...]:

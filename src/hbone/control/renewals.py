@@ -17,6 +17,7 @@ from enum import Enum, IntEnum
 
 from hbone.control.credentials import Credentials
 from hbone.errors import HboneError
+from hbone.identity.revocation import Revocations
 from hbone.identity.rotation import has_ended, renew_at, retry_after
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import authority_key_id
@@ -103,15 +104,16 @@ class Renewals:
         """Nobody needs it any more. What is on its way is thrown away when it arrives."""
         self._entries.pop(spiffe_id, None)
 
-    def renew_soon(self, leaving: frozenset[bytes]) -> None:
-        """Certificates of authorities with these key identifiers, and identities that have none, are due soon: spread
-        over a quarter of the remaining life and a minute at most, so that not all come at one moment."""
+    def renew_soon(self, revocations: Revocations, leaving: frozenset[bytes]) -> None:
+        """Certificates of authorities with these key identifiers are due soon: spread over a quarter of the remaining
+        life and a minute at most, so that not all come at one moment. At once: revoked ones, and where there is none.
+        """
         now, wall = self._clock.now(), self._clock.wall()
         for entry in self._entries.values():
             if entry.requested:
                 continue
             current = entry.credentials if entry.state(wall) is State.AVAILABLE else None
-            if current is None:
+            if current is None or revocations.is_revoked(current.svid.chain) is not None:
                 spread_s = _AGAIN_S
             elif leaving and authority_key_id(current.svid.leaf) in leaving:
                 spread_s = min(_RENEW_WITHIN_S, (current.svid.not_after - wall) / 4)

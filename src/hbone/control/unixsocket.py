@@ -31,7 +31,7 @@ class ControlSocket:
     def check(path: Path) -> None:
         """Raises UsageError for what would keep `listen` from it, as far as can be told without changing a thing."""
         _check_length(path)
-        if _served(path):
+        if answers(path):
             raise _taken(path)
 
     @classmethod
@@ -101,12 +101,12 @@ def _take_lock(path: Path) -> int:
 
 
 def _remove_stale(path: Path) -> None:
-    if _served(path):
+    if answers(path):
         raise _taken(path)
     path.unlink(missing_ok=True)
 
 
-def _served(path: Path) -> bool:
+def answers(path: Path) -> bool:
     """Whether somebody answers there; raises UsageError for what is no socket at all."""
     try:
         found = path.lstat()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hbone.cli.arguments import ACCOUNT
+from hbone.cli.commands.revocation import list_, restore, revoke
 from hbone.cli.output import Format, Style, emit, output_option, styled
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ TRUST_DOMAIN = _Domain()
 
 @click.group()
 def cert() -> None:
-    """Issue, show and verify certificates."""
+    """Issue, show, verify, list and revoke certificates."""
+
+
+for _command in (list_, revoke, restore):
+    cert.add_command(_command)
 
 
 @cert.command()

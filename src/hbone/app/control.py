@@ -1,19 +1,22 @@
 """A control plane process: a CA, the mesh's state, registrations, and the socket that they are served on."""
 
+import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
+from hbone.app.doors import Doors, House
 from hbone.app.node import Place
+from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import FileSources, MeshFiles
 from hbone.ca.authority import Lifetimes
 from hbone.config.model import ControlSettings
 from hbone.control import cadir
 from hbone.control.admin import Admin
 from hbone.control.attest_unix import UnixAccess
-from hbone.control.callers import Callers, UnixProcesses
 from hbone.control.caplane import AUDIT, CaPlace, CaPlane
 from hbone.control.issue import Issuer, IssueRules
 from hbone.control.publish import Mesh
@@ -26,8 +29,11 @@ from hbone.discovery.manifests import Defaults
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
+from hbone.telemetry.log import Logs
 
 log = logging.getLogger("hbone.control")
+
+Say = Callable[[list[str]], None]
 
 
 class Control:
@@ -43,6 +49,7 @@ class Control:
         self._prepared = False
         self.ca: CaPlane
         self.issuer: Issuer
+        self.doors: Doors
         self.server: ControlServer
         defaults = Defaults(
             trust_domain=settings.trust_domain,
@@ -83,6 +90,8 @@ class Control:
                 self.ca = await undo.enter_async_context(await CaPlane.open(self._place()))
                 undo.push_async_callback(self._tasks.close)
                 self.ca.publish_to(self.mesh)
+                self.doors = Doors.make(House(settings=self.settings, ca=self.ca, mesh=self.mesh, access=self._access))
+                undo.callback(self.doors.close)
                 self.server = self._server()
                 self._administer(undo)
                 await self.server.start(listening)
@@ -90,6 +99,7 @@ class Control:
                 listening.close()
                 raise
             undo.push_async_callback(self.server.close)
+            await self.doors.open(self.server, undo)
             self.files.start(self._tasks)
             self._undo = undo.pop_all()
         return self
@@ -113,6 +123,7 @@ class Control:
         self.issuer = Issuer(
             lambda: ca.authorities.signing, clock=place.clock, rng=place.rng, ledger=ca.ledger, rules=rules
         )
+        self.doors.serve_processes(self.issuer)
         registry = Registry(
             self.mesh.store, place.trust_domain, network=settings.network, cluster_id=settings.cluster_id
         )
@@ -121,8 +132,10 @@ class Control:
                 issuer=self.issuer,
                 mesh=self.mesh,
                 registry=registry,
-                callers=Callers([UnixProcesses(self._access)]),
+                callers=self.doors.callers,
                 clock=place.clock,
+                tokens=self.doors.tokens,
+                local=self.doors.local,
             )
         )
 
@@ -139,3 +152,23 @@ class Control:
 
     async def __aexit__(self, *_: object) -> None:
         await self._undo.aclose()
+
+    def summary(self) -> list[str]:
+        """What a person at the terminal wants to know now."""
+        return [
+            f"control plane of {self.settings.trust_domain} is up",
+            f"  identities from  {self.ca_directory}",
+            f"  control socket   {self.socket_path}",
+            *self.doors.lines(),
+            "next: `hbone token create --as NS/SA` here, `hbone join TOKEN` on another machine; Ctrl-C ends it",
+        ]
+
+
+async def run_control(settings: ControlSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:
+    """A control plane until `stop`; the exit code."""
+    logs.batch_with(asyncio.get_running_loop().call_later)
+    async with Control(settings, place) as control:
+        calm_collector()
+        say(control.summary())
+        await stop.wait()
+    return 0

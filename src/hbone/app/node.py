@@ -7,9 +7,9 @@ does anything begin to run. Order of the end: stop accepting, drain, cut, close.
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -43,7 +43,7 @@ from hbone.telemetry.process import describe_process, open_fds
 from hbone.telemetry.views import ProcessView
 
 if TYPE_CHECKING:
-    from hbone.control.channel import UnixEndpoint
+    from hbone.control.channel import Endpoint
     from hbone.control.publish import Mesh
     from hbone.control.subscribe import Subscription
     from hbone.control.trust import Trust
@@ -68,25 +68,28 @@ class Place:
         return control_socket(self.environment, self.state)
 
 
-def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "UnixEndpoint | None"]:
+def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "Endpoint | None"]:
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
     `holder`: what the control plane is to know this node by, for one that takes trust bundles under that name.
 
-    A CA directory when one is given, else the control socket, given or that of a running `hbone up`. Raises
-    UsageError when there is neither, InvalidConfiguration for a CA that is none.
+    A CA directory when one is given, else a control plane on another machine, else the control socket, given or that
+    of a running `hbone up`. Raises UsageError when there is none, InvalidConfiguration for a CA that is none.
     """
     clock = SystemClock()
     if settings.ca is not None:
         authority = cadir.load(settings.ca, TrustDomain(settings.trust_domain), clock=clock)
         issuer = Issuer(lambda: authority, clock=clock, rng=system_rng())
         return LocalCa(issuer, ttl_s=settings.svid_ttl_s), None
+    remote = _remote_source(settings, place, holder)
+    if remote is not None:
+        return remote
     socket = settings.control_socket or place.control_socket
     if not socket.exists():
         raise UsageError(
             "nobody is there to issue certificates",
             why=f"no CA directory is set, and no `hbone up` listens at {socket}",
-            fix="start `hbone up`, or set `ca` to a directory with a CA's files (`--ca DIR`)",
+            fix="start `hbone up`, or set `ca` to a directory with a CA's files (`--ca DIR`), or `ca_address`",
         )
     # gRPC costs 130 ms to import: a node with a CA directory does without
     from hbone.control.ca_client import CaClient
@@ -94,6 +97,21 @@ def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> t
 
     endpoint = UnixEndpoint(socket)
     return CaClient(endpoint, ttl_s=settings.svid_ttl_s, holder=holder), endpoint
+
+
+def _remote_source(settings: NodeSettings, place: Place, holder: str) -> "tuple[SvidSource, Endpoint] | None":
+    in_cluster = bool(place.environment.get("KUBERNETES_SERVICE_HOST")) and not place.control_socket.exists()
+    if settings.ca_address is None and settings.xds_address is None and not in_cluster:
+        return None
+    from hbone.app.bootstrap import bootstrap
+    from hbone.control.ca_client import CaClient
+
+    found = bootstrap(settings, place.environment)
+    if found is None:
+        return None
+    info = settings.workload
+    own = info.account.spiffe_id(settings.trust_domain) if info is not None else None
+    return CaClient(found.ca, ttl_s=settings.svid_ttl_s, holder=holder, own=own), found.xds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +125,12 @@ class NodeParts:
 
     store: Store
     source: SvidSource
-    endpoint: "UnixEndpoint | None" = None
+    endpoint: "Endpoint | None" = None
     files: FileSources | None = None
     mesh: "Mesh | None" = None
     trust: "Callable[[], Trust] | None" = None
     holder: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     allow: tuple[AccountRef, ...] = ()
 
 
@@ -121,7 +140,9 @@ def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
     source, endpoint = identity_source(settings, place, holder)
     defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
     files = FileSources(manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults)
-    return NodeParts(store=Store(), source=source, endpoint=endpoint, files=files, holder=holder)
+    return NodeParts(
+        store=Store(), source=source, endpoint=endpoint, files=files, holder=holder, environment=place.environment
+    )
 
 
 class Node:
@@ -247,29 +268,27 @@ class Node:
             log.warning("tunnels of revoked peers cut", extra={"tunnels": cut})
         self.keeper.trust_changed(bundle.revocations, frozenset(key for one in domains for key in one.renew))
 
-    def _subscribe(self, endpoint: "UnixEndpoint") -> None:
+    def _subscribe(self, endpoint: "Endpoint") -> None:
         """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
+        from hbone.app.bootstrap import is_foreign, node_id, node_metadata
         from hbone.control.subscribe import AddressSink, Sink, Subscription
         from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
         from hbone.control.trust_sink import TrustSink
-        from hbone.discovery.xds import ADDRESS_TYPE, HOLDER, NodeInfo
+        from hbone.discovery.xds import ADDRESS_TYPE, HOLDER, Interest, NodeInfo
 
         self._pending.add("state manager")
         settings = self.settings
         node = NodeInfo(
-            id=f"ztunnel~{settings.node_name or '1.1.1.1'}~hbone.node~node.svc.{settings.cluster_domain}",
-            metadata={
-                "NODE_NAME": settings.node_name,
-                "NETWORK": settings.network,
-                "CLUSTER_ID": settings.cluster_id,
-                HOLDER: self._parts.holder,
-            },
+            id=node_id(settings, self._parts.environment),
+            metadata={**node_metadata(settings, self._parts.environment), HOLDER: self._parts.holder},
         )
         sinks: dict[str, Sink] = {
             TRUST_BUNDLE_TYPE: TrustSink(self._trusted),
             ADDRESS_TYPE: AddressSink(self._apply_discovered),
         }
-        subscription = Subscription(endpoint, node, sinks, system_rng())
+        # an istiod does not know our type, and says nothing
+        interests = {TRUST_BUNDLE_TYPE: Interest.IF_OFFERED} if is_foreign(endpoint) else None
+        subscription = Subscription(endpoint, node, sinks, system_rng(), interests=interests)
         self._tasks.start(subscription.run(), name="discovery")
         self._tasks.start(self._await_mesh(subscription), name="first sync")
 

@@ -16,6 +16,8 @@ _PLACES = {
     "inbound": "listeners.inbound",
     "socks": "listeners.socks",
     "admin": "listeners.admin",
+    "listen": "listeners.control_tls",
+    "control_listen": "listeners.control_tls",
     "access_log": "logging.access_log",
     "log_level": "logging.log_level",
 }

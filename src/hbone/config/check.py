@@ -42,6 +42,12 @@ def _identity_source(node: NodeSettings) -> Iterator[Problem]:
         yield Problem(what="certificates cannot come from two places", fix=fix, field="control_socket")
 
 
+def _control_plane(node: NodeSettings) -> Iterator[Problem]:
+    given = [name for name in ("ca", "control_socket", "ca_address") if getattr(node, name) is not None]
+    if "ca_address" in given and len(given) > 1:
+        yield Problem(what=f"certificates cannot come from {given[0]} too", fix="keep one of them", field="ca_address")
+
+
 def _forwards(node: NodeSettings) -> Iterator[Problem]:
     for index, forward in enumerate(node.forwards):
         field = f"forwards[{index}].as"
@@ -148,6 +154,7 @@ def _rules_of_attestation(control: ControlSettings) -> Iterator[Problem]:
 _NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
     _mode,
     _identity_source,
+    _control_plane,
     _ipv6,
     _forwards,
     _exposes,

@@ -14,14 +14,7 @@ from hbone.config.fields import Settings
 from hbone.errors import Problem
 
 WITHOUT_EFFECT: Final = (
-    "XDS_ADDRESS",
     "XDS_ON_DEMAND",
-    "XDS_ROOT_CA",
-    "ALT_XDS_HOSTNAME",
-    "CA_ADDRESS",
-    "CA_ROOT_CA",
-    "ALT_CA_HOSTNAME",
-    "AUTH_TOKEN",
     "ENABLE_PROXY",
     "PREFERED_SERVICE_NAMESPACE",
     "INPOD_UDS",

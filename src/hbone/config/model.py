@@ -8,7 +8,7 @@ used twice in one model.
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from hbone.addr import SocketAddress, parse_ip
@@ -95,6 +95,14 @@ Workers = Annotated[
 ]
 
 
+def _shown(value: str) -> str:
+    """A token itself is never printed."""
+    return "(a token)" if value.count(".") == 2 and "/" not in value and len(value) > 40 else value
+
+
+TokenSource = Annotated[str, PlainSerializer(_shown, return_type=str)]
+
+
 class NodeSettings(Settings):
     """A node proxy (`node.yaml`)."""
 
@@ -129,6 +137,27 @@ class NodeSettings(Settings):
     control_socket: Path | None = setting(
         None, "Unix socket of a running `hbone up` that issues certificates; by default the one in its state directory"
     )
+    ca_address: str | None = setting(
+        None,
+        "HOST:PORT of a control plane that issues certificates by TLS, an istiod for one; by default xds_address",
+        env=("CA_ADDRESS",),
+    )
+    xds_address: str | None = setting(
+        None, "HOST:PORT of the control plane that tells the mesh; by default ca_address", env=("XDS_ADDRESS",)
+    )
+    ca_root: str = setting(
+        "./var/run/secrets/istio/root-cert.pem", "who vouches for ca_address: a PEM file, PEM text, or SYSTEM",
+        env=("CA_ROOT_CA",),
+    )  # fmt: skip
+    xds_root: str | None = setting(None, "the same for xds_address; by default ca_root", env=("XDS_ROOT_CA",))
+    ca_alt_name: str | None = setting(
+        None, "another host name that the certificate of ca_address may have", env=("ALT_CA_HOSTNAME",)
+    )
+    xds_alt_name: str | None = setting(None, "the same for xds_address", env=("ALT_XDS_HOSTNAME",))
+    auth_token: TokenSource = setting(
+        "./var/run/secrets/tokens/istio-token", "file of the token to show there, read for each call; or the token",
+        env=("AUTH_TOKEN",),
+    )  # fmt: skip
     svid_ttl_s: Duration = setting(86_400.0, "lifetime asked for certificates", LIVE, env=("SECRET_TTL",), ge=1)
 
     listeners: Listeners = setting(Listeners, "where to listen")
@@ -156,6 +185,14 @@ class NodeSettings(Settings):
             if given.get("workload") is not None and given.get("mode") is None:
                 return {**given, "mode": "dedicated"}
         return cast("Any", data)
+
+
+def _split(value: Any) -> Any:
+    """Istio writes a list into a variable with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Accounts = Annotated[tuple[Account, ...], BeforeValidator(_split)]
 
 
 class JwtIssuer(Settings):
@@ -222,7 +259,7 @@ class ControlSettings(Settings):
         (), "host names and addresses that clients call this control plane by, besides localhost and istiod's"
     )
     jwt_issuers: tuple[JwtIssuer, ...] = setting((), "whose tokens are taken as proof")
-    node_accounts: tuple[Account, ...] = setting(
+    node_accounts: Accounts = setting(
         (), "NAMESPACE/ACCOUNT of node proxies, which may have the identities of workloads on their own node",
         env=("CA_TRUSTED_NODE_ACCOUNTS",),
     )  # fmt: skip

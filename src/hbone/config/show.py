@@ -41,9 +41,12 @@ def _section(loaded: Loaded[Any], settings: Settings, above: tuple[str, ...]) ->
 def _value(head: str, value: object, comment: str, name: str) -> Iterator[str]:
     indent = head[: len(head) - len(head.lstrip())]
     if isinstance(value, list):
-        items = cast("list[dict[str, Any]]", value)
+        items = cast("list[dict[str, Any] | str]", value)
         yield f"{head}{comment}" if value else f"{head} []{comment}"
         for item in items:
+            if isinstance(item, str):
+                yield f"{indent}  - {scalar(item, name)}"
+                continue
             for index, (key, inner) in enumerate(_given(item)):
                 yield f"{indent}{'  - ' if index == 0 else '    '}{key}: {scalar(inner, key)}"
         return
@@ -73,7 +76,7 @@ def scalar(value: Any, name: str) -> str:
             return format_size(value)
         case str() if _PLAIN.fullmatch(value) and value.lower() not in _NOT_PLAIN:
             return value
-        case str():
+        case str() | list() | dict():  # YAML takes JSON as it is
             return json.dumps(value, ensure_ascii=False)
         case _:
             return str(value)

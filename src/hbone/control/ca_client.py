@@ -16,19 +16,30 @@ class CaClient:
     """A source of certificates (`SvidSource`). Connects for each request: they are hours apart, and the CA may be
     another one by then."""
 
-    def __init__(self, endpoint: Endpoint, *, ttl_s: float, deadline_s: float = 20.0, holder: str = "") -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        ttl_s: float,
+        deadline_s: float = 20.0,
+        holder: str = "",
+        own: SpiffeId | None = None,
+    ) -> None:
         """`holder`: what the CA is to know us by, so that it sees which of our certificates are still in use; only
-        for who also subscribes to trust bundles under that name."""
+        for who also subscribes to trust bundles under that name. `own`: the identity that we prove to have when we
+        call; it is asked for without impersonation, which an istiod would refuse."""
         self._endpoint = endpoint
         self._ttl_s = ttl_s
         self._deadline_s = deadline_s
         self._holder = holder
+        self._own = own
 
     async def fetch(self, spiffe_id: SpiffeId) -> Credentials:
         """Raises Unreachable, ControlRefused, or InvalidAnswer."""
         key = new_key()
         request = IstioCertificateRequest(csr=new_request(key, spiffe_id), validity_duration=int(self._ttl_s))
-        request.metadata[IMPERSONATED] = str(spiffe_id)
+        if spiffe_id != self._own:
+            request.metadata[IMPERSONATED] = str(spiffe_id)
         if self._holder:
             request.metadata[HOLDER] = self._holder
         async with calling(self._endpoint) as channel:

@@ -236,6 +236,13 @@ class RpcServer:
         """Of all open connections."""
         return tuple(self._connections.values())
 
+    def disconnect(self, which: Callable[[Peer], bool]) -> int:
+        """End the connections of some peers; how many."""
+        found = [connection for connection, peer in self._connections.items() if which(peer)]
+        for connection in found:
+            connection.close()
+        return len(found)
+
     async def close(self) -> None:
         """Stop accepting, cancel what runs, end every connection."""
         server, self._server = self._server, None

@@ -76,7 +76,20 @@ CREATE TRIGGER audit_is_never_deleted BEFORE DELETE ON audit
 BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 """
 
-_MIGRATIONS: Final = (_TABLES,)
+_JOIN_TOKENS: Final = """
+CREATE TABLE join_tokens (
+    token_id TEXT PRIMARY KEY,
+    secret_sha256 TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    creator TEXT NOT NULL,
+    used_by TEXT NOT NULL,
+    used_at REAL
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS: Final = (_TABLES, _JOIN_TOKENS)
 """Number n leads from version n to n + 1. Released ones are never edited: what changes is one more."""
 
 VERSION: Final = len(_MIGRATIONS)

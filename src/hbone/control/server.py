@@ -15,6 +15,8 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cryptography import x509
+
 from hbone.control.admin import Admin
 from hbone.control.admin_service import AdminService
 from hbone.control.ads_service import DiscoveryService, Subscribers, SubscriberView
@@ -25,7 +27,7 @@ from hbone.control.issue import Issuer
 from hbone.control.publish import Mesh
 from hbone.control.registry import Lease, Registry
 from hbone.control.registry_service import RegistryService
-from hbone.control.rpc import Peer, RpcServer, Servable, UnixPeer
+from hbone.control.rpc import Peer, RemotePeer, RpcServer, Servable, UnixPeer
 from hbone.control.tls_listener import MAX_CONNECTIONS, Contexts, TlsListener
 from hbone.control.token_service import TokenService
 from hbone.control.tokens import Tokens
@@ -82,6 +84,12 @@ class ControlServer:
         listener.start(sock)
         self._remote.append(listener)
         return listener
+
+    def disconnect(self, which: Callable[[tuple[x509.Certificate, ...]], bool]) -> int:
+        """End the connections of callers who showed such a certificate chain; how many."""
+        return self._remote_rpc.disconnect(
+            lambda peer: isinstance(peer, RemotePeer) and bool(peer.chain) and which(peer.chain)
+        )
 
     async def close(self) -> None:
         """End every stream and take the sockets away. Leases end with their streams."""

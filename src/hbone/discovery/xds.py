@@ -40,9 +40,11 @@ class XdsViolation(PeerViolation):
 
 
 class Interest(Enum):
-    """What is asked for of a type: everything, or only what is demanded by name."""
+    """What is asked for of a type: everything, everything if the server knows the type at all (nobody waits for it),
+    or only what is demanded by name."""
 
     WILDCARD = "wildcard"
+    IF_OFFERED = "if offered"
     ON_DEMAND = "on demand"
 
 

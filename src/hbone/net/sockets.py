@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import cast
 
-from hbone.addr import IpAddress, SocketAddress
+from hbone.addr import IpAddress, SocketAddress, parse_ip
 from hbone.errors import HboneError, UpstreamFailed, UpstreamTimeout, UsageError
 
 LINGER_RESET = struct.pack("ii", 1, 0)
@@ -75,6 +75,16 @@ def local_of(sock: socket.socket) -> SocketAddress:
 
 
 _UNIX = SocketAddress.of(("127.0.0.1", 0))
+
+
+def local_address() -> IpAddress:
+    """The address by which this machine reaches others, by its routes; 127.0.0.1 without a network. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): nobody's
+        except OSError:
+            return parse_ip("127.0.0.1")
+        return SocketAddress.of(probe.getsockname()).ip
 
 
 def family_of(ip: IpAddress) -> socket.AddressFamily:

@@ -83,7 +83,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 
 def test_what_has_no_effect_here_is_told() -> None:
-    assert load_node(FILE, {"XDS_ADDRESS": "istiod:15012"}).without_effect == ("XDS_ADDRESS",)
+    assert load_node(FILE, {"XDS_ON_DEMAND": "true"}).without_effect == ("XDS_ON_DEMAND",)
 
 
 @pytest.mark.parametrize("variable", ["CRL_PATH", "COMPLIANCE_POLICY", "LOCAL_XDS"])

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 @click.option("--ca", metavar="DIR", help="Issue from this CA instead of one made in the state directory.")
 @click.option("--inbound", metavar="ADDR:PORT", help="Where tunnels arrive [default: 0.0.0.0:15008]; off for none.")
 @click.option("--socks", metavar="ADDR:PORT", help="SOCKS5 and HTTP CONNECT [default: 127.0.0.1:15080]; off for none.")
+@click.option("--control-listen", metavar="ADDR:PORT", help="Let other machines join, by TLS; 0.0.0.0:15012 by custom.")
+@click.option("--advertise", metavar="HOST:PORT", help="Where they reach it, if not by that listener's address.")
+@click.option("--control-config", type=click.Path(path_type=Path), help="Control plane settings (YAML).")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where the CA, the journal and the socket are kept.")
 def up(
     directory: Path | None,
     account: str | None,
     config: Path | None,
+    control_config: Path | None,
     state_dir: Path | None,
     **flags: str | None,
 ) -> int:
@@ -39,9 +43,10 @@ def up(
     from hbone.telemetry.log import Logs
 
     environment = dict(os.environ)
-    common = {"trust_domain": flags["trust_domain"], "ca": flags["ca"]}
+    given = {name: flags[name] for name in ("trust_domain", "ca", "control_listen", "advertise")}
     manifests = str(directory) if directory is not None else None
-    control = load_control(None, environment, control_flags({**common, "manifests": manifests, "state_dir": state_dir}))
+    control_given = control_flags({**given, "manifests": manifests, "state_dir": state_dir})
+    control = load_control(settings_file(control_config), environment, control_given)
     node_given: dict[str, object] = {"trust_domain": flags["trust_domain"], "workload": account}
     node_given |= {"inbound": flags["inbound"], "socks": flags["socks"]}
     node = load_node(settings_file(config), environment, node_flags(node_given, spelling={"workload": "--as"}))
@@ -49,7 +54,7 @@ def up(
     logs = Logs(node.settings.logging)
     try:
         settings = UpSettings(control=control.settings, node=node.settings)
-        with placed(node):
+        with placed(control), placed(node):
             return run(lambda stop: run_up(settings, place, logs, stop, say=_say))
     finally:
         logs.close()

@@ -1,0 +1,68 @@
+"""Asking the control plane of this machine for join tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hbone.app.node import Place
+from hbone.config.refs import AccountRef
+from hbone.control.channel import UnixEndpoint, calling
+from hbone.errors import Unreachable, UsageError
+from hbone.proto.tokens_grpc import JoinTokensStub
+from hbone.proto.tokens_pb2 import (
+    CreateTokenRequest,
+    CreateTokenResponse,
+    ListTokensRequest,
+    RevokeTokenRequest,
+    TokenView,
+)
+
+_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A token for a workload's account, or for a node."""
+
+    account: AccountRef | None
+    node: str
+    ttl_s: float
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where tokens are handed out. Each call raises ControlRefused, Unreachable."""
+
+    endpoint: UnixEndpoint
+
+    async def create(self, wanted: Wanted) -> CreateTokenResponse:
+        request = CreateTokenRequest(node=wanted.node, ttl_s=wanted.ttl_s, address=wanted.address)
+        if wanted.account is not None:
+            request.namespace, request.service_account = wanted.account.namespace, wanted.account.service_account
+        async with calling(self.endpoint) as channel:
+            return await JoinTokensStub(channel).Create(request, timeout=_TIMEOUT_S)
+        raise Unreachable(f"no answer from {self.endpoint}")
+
+    async def all(self) -> Sequence[TokenView]:
+        async with calling(self.endpoint) as channel:
+            return (await JoinTokensStub(channel).List(ListTokensRequest(), timeout=_TIMEOUT_S)).tokens
+        raise Unreachable(f"no answer from {self.endpoint}")
+
+    async def revoke(self, token_id: str) -> bool:
+        """Whether there was one."""
+        async with calling(self.endpoint) as channel:
+            response = await JoinTokensStub(channel).Revoke(RevokeTokenRequest(id=token_id), timeout=_TIMEOUT_S)
+            return response.revoked
+        raise Unreachable(f"no answer from {self.endpoint}")
+
+
+def desk(place: Place) -> Desk:
+    """That of the control plane of this machine; raises UsageError where there is none."""
+    path = place.control_socket
+    if not path.exists():
+        raise UsageError(
+            "no control plane is running here",
+            why=f"nothing at {path}",
+            fix="start `hbone up` or `hbone control` first",
+        )
+    return Desk(UnixEndpoint(path))

@@ -137,8 +137,9 @@ def _of_hbone(error: HboneError) -> Iterator[str]:
 def _of_click(error: click.ClickException) -> Iterator[str]:
     message = error.format_message().rstrip(".")
     yield _line(message[:1].lower() + message[1:])
-    if isinstance(error, click.UsageError) and error.ctx is not None:
-        yield f"  fix: `{error.ctx.command_path} --help` shows the usage"
+    if isinstance(error, click.UsageError):
+        shown = f"`{error.ctx.command_path} --help` shows" if error.ctx is not None else "add --help to see"
+        yield f"  fix: {shown} the usage"
 
 
 def _of_system(error: OSError) -> Failure:

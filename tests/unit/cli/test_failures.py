@@ -47,7 +47,11 @@ PROBLEM = Problem(what="no such setting", fix="write socks", field="listeners.so
         (KeyboardInterrupt(), 130, []),
         (click.Abort(), 130, []),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, []),
-        (click.UsageError("No such option: --x."), 2, ["error: no such option: --x"]),
+        (
+            click.UsageError("No such option: --x."),
+            2,
+            ["error: no such option: --x", "  fix: add --help to see the usage"],
+        ),
         (click.FileError("x", "No such file"), 2, [None]),
         (click.exceptions.Exit(7), 7, []),
     ],

@@ -20,7 +20,14 @@ def bundle() -> None:
 
 @bundle.command()
 @click.option("--ca", type=click.Path(path_type=Path), help="A CA directory; by default that of `hbone up` here.")
-@click.option("--trust-domain", "domain", default="cluster.local", show_default=True, type=TRUST_DOMAIN)
+@click.option(
+    "--trust-domain",
+    "domain",
+    default="cluster.local",
+    show_default=True,
+    type=TRUST_DOMAIN,
+    help="Trust domain of the CA.",
+)
 @click.option("--state-dir", type=click.Path(path_type=Path), help="State directory of `hbone up`.")
 @click.option(
     "-o",

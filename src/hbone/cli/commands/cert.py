@@ -61,7 +61,14 @@ for _command in (list_, revoke, restore):
 @cert.command()
 @click.option("--as", "account", required=True, metavar="NS/SA", type=ACCOUNT, help="The identity to certify.")
 @click.option("--ca", type=click.Path(path_type=Path), help="A CA directory; else the running `hbone up` is asked.")
-@click.option("--trust-domain", "domain", default="cluster.local", show_default=True, type=TRUST_DOMAIN)
+@click.option(
+    "--trust-domain",
+    "domain",
+    default="cluster.local",
+    show_default=True,
+    type=TRUST_DOMAIN,
+    help="Trust domain of the CA.",
+)
 @click.option("--ttl", "ttl_s", default="24h", show_default=True, type=_Ttl(), help="Lifetime: 12h, 30d …")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="State directory of the running `hbone up`.")
 @click.option(

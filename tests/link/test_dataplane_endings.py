@@ -169,10 +169,8 @@ async def test_nobody_puts_a_time_limit_on_a_direction_that_goes_on_alone() -> N
 
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_half_closed_connection_that_goes_silent_is_cut_if_a_limit_is_set(side: str) -> None:
-    limited = {"timeouts": {"half_close_timeout_s": 0.1}}
-    async with pair(
-        client=limited if side == "client" else None, server=limited if side == "server" else None
-    ) as stage:
+    limit = {"timeouts": {"half_close_timeout_s": 0.1}}
+    async with pair(client=limit if side == "client" else None, server=limit if side == "server" else None) as stage:
         program, app = await stage.both()
         program.end()
         assert await app.to_end() == b""

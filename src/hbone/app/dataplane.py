@@ -86,6 +86,7 @@ class DataPlane:
         self.outcomes = Outcomes(around.access, around.counters, around.clock)
         self.pool = Pool(parts, around.identities, pool_policy(settings), self._tasks)
         self._illegal: frozenset[int] = frozenset()
+        self._asking = 0  # programs that have not yet said where to
         self._plain = PlainParts(
             loop=self._loop,
             dial=app_dial(settings),
@@ -137,6 +138,7 @@ class DataPlane:
             closing=self._links.closing,
             answers=self._answers,
             half_closes=self._half_closes,
+            family=socket.AF_UNSPEC if self.settings.ipv6_enabled else socket.AF_INET,
             context=OutboundContext(illegal_ports=self._illegal, cluster_domain=self.settings.cluster_domain),
         )
 
@@ -221,7 +223,12 @@ class DataPlane:
 
     def _accept_program(self, sock: socket.socket) -> None:
         """SOCKS5 or HTTP CONNECT: first it says where to."""
-        self._tasks.start(self._serve_program(sock), name="program")
+        refusal = self.registry.refusal(self._asking)
+        if refusal is None:
+            self._asking += 1
+            self._tasks.start(self._serve_program(sock), name="program")
+        else:
+            self.outbound.refuse(sock, str(_peer(sock)), "-", refusal)
 
     async def _serve_program(self, sock: socket.socket) -> None:
         downstream = _peer(sock)
@@ -234,6 +241,8 @@ class DataPlane:
         except BaseException:
             sock.close()
             raise
+        finally:
+            self._asking -= 1
         source = self.local.outbound_source(downstream.ip)
         if source is None:
             self.outbound.refuse(sock, str(downstream), str(wish.target), _stranger(downstream), wish.entry)

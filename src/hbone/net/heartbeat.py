@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from hbone.errors import HboneError, TunnelFailure
 from hbone.times import Instant
 
-DOUBT_S: Final = 1.0  # a window probe is answered within a round trip; asked again after this
+DOUBT_S: Final = 1.0  # a window probe is answered within a round trip, or half a second later: Linux limits the rate
 _SOONEST_S: Final = 0.01
 
 # struct tcp_info (linux/tcp.h): bytes first, then 32-bit fields
@@ -108,7 +108,7 @@ class Heartbeat:
                     return
                 if path is Path.DOUBTFUL:
                     self._doubted = True
-                    wait_s = min(wait_s, DOUBT_S)
+                    wait_s = DOUBT_S
                 else:
                     self._asked_at = now  # our question has not left yet: the peer's time to answer has not begun
         self._timer = self._loop.call_later(max(wait_s, _SOONEST_S), self._tick)
@@ -132,7 +132,11 @@ def path_of(sock: socket.socket, timeout_s: float) -> Path:
     """What TCP knows of the other end, from one system call; where it cannot be asked, DELIVERED."""
     if not hasattr(socket, "TCP_INFO"):
         return Path.DELIVERED
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+    return read_info(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES), timeout_s)
+
+
+def read_info(info: bytes, timeout_s: float) -> Path:
+    """What the kernel's tcp_info says."""
     if len(info) < _INFO_BYTES:  # Linux before 4.6
         return Path.DELIVERED
     unacked, silent_ms, not_sent = (_LONG.unpack_from(info, at)[0] for at in (_UNACKED, _LAST_ACK, _NOT_SENT))

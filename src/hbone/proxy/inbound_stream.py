@@ -76,7 +76,7 @@ class Arrival:
 class InboundStream(StreamRelay):
     """One CONNECT: from its headers to the last byte."""
 
-    __slots__ = ("_arrival", "_dial", "_parties", "_parts", "_started")
+    __slots__ = ("_arrival", "_dial", "_parties", "_parts", "_started", "facts")
 
     def __init__(self, parts: InboundParts, link: H2Link, stream: Stream, arrival: Arrival) -> None:
         super().__init__(parts.tunnels.loop, link, stream, self._ended)
@@ -85,6 +85,7 @@ class InboundStream(StreamRelay):
         self._dial: Dial | None = None
         self._started: Instant | None = None
         self._parties = Parties("inbound", str(arrival.peer), str(arrival.local))
+        self.facts: Facts | None = None
 
     def begin(self, headers: Headers) -> None:
         """Decide what becomes of the request; everything up to the dial happens at once."""
@@ -108,7 +109,8 @@ class InboundStream(StreamRelay):
         self._started = parts.outcomes.opened(self._parties)
         denial = None
         if parts.options.authorize is not None:
-            denial = parts.options.authorize(self._facts(deliver))
+            self.facts = self._facts(deliver)
+            denial = parts.options.authorize(self.facts)
         if denial is not None:
             self._answer_failure(denial)
             return

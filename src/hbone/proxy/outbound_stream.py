@@ -78,6 +78,11 @@ class OutboundStream(StreamRelay):
 
     # --- plan -----------------------------------------------------------------------------------------------
 
+    @property
+    def facts(self) -> None:
+        """Policy is enforced where a connection arrives, not where it leaves."""
+        return
+
     def begin(self) -> None:
         self._parts.registry.add(self)
         self._attempt()

@@ -42,7 +42,7 @@ class PlainParts:
 class PlainConnection:
     """One connection from a socket to an upstream; `retry` says whether someone else takes over after a failed dial."""
 
-    __slots__ = ("_dial", "_entry", "_parties", "_parts", "_retry", "_sock", "_splice", "_started")
+    __slots__ = ("_dial", "_entry", "_parties", "_parts", "_retry", "_sock", "_splice", "_started", "facts")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class PlainConnection:
         self._dial: Dial | None = None
         self._splice: Splice | None = None
         self._started: Instant | None = None
+        self.facts: Facts | None = None
 
     def register(self) -> None:
         """From now on it can be cut."""
@@ -165,8 +166,8 @@ class InboundPassthrough:
         connection.register()
         denial = None
         if self._authorize is not None:
-            facts = Facts(identity=None, source=peer, destination=target, workload=destination)
-            denial = self._authorize(facts)
+            connection.facts = Facts(identity=None, source=peer, destination=target, workload=destination)
+            denial = self._authorize(connection.facts)
         if denial is None:
             connection.dial(target)
         else:

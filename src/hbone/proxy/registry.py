@@ -4,11 +4,17 @@ from typing import Protocol
 
 from hbone.errors import HboneError, TunnelFailure
 from hbone.net.members import Members
+from hbone.proxy.judge import Facts
 from hbone.telemetry.views import ConnectionView
 
 
 class Connection(Protocol):
     """An open connection, tunnelled or passed through."""
+
+    @property
+    def facts(self) -> Facts | None:
+        """What it was judged by; None for one that nobody judges here (outbound, or not that far yet)."""
+        ...
 
     def cut(self, error: HboneError) -> None:
         """End it at once; both sides see a reset."""
@@ -25,9 +31,9 @@ class Registry(Members[Connection]):
         super().__init__()
         self._limit = limit
 
-    def refusal(self) -> TunnelFailure | None:
-        """Why no further connection is taken; None when one is."""
-        if len(self._inside) < self._limit:
+    def refusal(self, others: int = 0) -> TunnelFailure | None:
+        """Why no further connection is taken; None when one is. `others` count, though they are not registered."""
+        if len(self._inside) + others < self._limit:
             return None
         return TunnelFailure(
             "too many connections",

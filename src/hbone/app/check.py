@@ -1,10 +1,11 @@
 """Everything that can be judged without starting anything: `hbone node --check`."""
 
 from hbone.app.node import Place, identity_source
-from hbone.app.sources import load_local_file, read_directory
+from hbone.app.sources import load_local_file, load_manifests
 from hbone.config.model import NodeSettings
-from hbone.discovery.manifests import Defaults, parse_manifests
+from hbone.discovery.manifests import Defaults
 from hbone.errors import InvalidConfiguration, Problem
+from hbone.policy.model import MeshNames
 
 
 def check_node(settings: NodeSettings, place: Place) -> None:
@@ -13,7 +14,7 @@ def check_node(settings: NodeSettings, place: Place) -> None:
     try:
         if settings.manifests is not None:
             defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network)
-            parse_manifests(read_directory(settings.manifests), defaults)
+            load_manifests(settings.manifests, defaults, MeshNames(trust_domain=settings.trust_domain))
     except InvalidConfiguration as error:
         problems.extend(error.problems)
     try:

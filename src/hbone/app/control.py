@@ -11,7 +11,7 @@ from typing import Self
 from hbone.app.doors import Doors, House
 from hbone.app.node import Place
 from hbone.app.run import Stop, calm_collector
-from hbone.app.sources import FileSources, MeshFiles
+from hbone.app.sources import FileSources, MeshFiles, Protected
 from hbone.ca.authority import Lifetimes
 from hbone.config.model import ControlSettings
 from hbone.control import cadir
@@ -26,9 +26,11 @@ from hbone.control.server import ControlPlane, ControlServer
 from hbone.control.statedir import make_private
 from hbone.control.unixsocket import ControlSocket
 from hbone.discovery.manifests import Defaults
+from hbone.discovery.store import Source
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
+from hbone.policy.model import MeshNames
 from hbone.telemetry.log import Logs
 
 log = logging.getLogger("hbone.control")
@@ -57,8 +59,9 @@ class Control:
             cluster_id=settings.cluster_id,
             domain=settings.cluster_domain,
         )
-        files = FileSources(manifests=settings.manifests, local_xds=None, defaults=defaults)
-        self.files = MeshFiles(files, self.mesh.replace_all)
+        names = MeshNames(trust_domain=settings.trust_domain)
+        files = FileSources(manifests=settings.manifests, local_xds=None, defaults=defaults, names=names)
+        self.files = MeshFiles(files, self._replace)
 
     @property
     def ca_directory(self) -> Path:
@@ -79,6 +82,10 @@ class Control:
         if self.settings.ca is not None:
             cadir.load(self.settings.ca, TrustDomain(self.settings.trust_domain), clock=SystemClock())
         self._prepared = True
+
+    def _replace(self, source: Source, loaded: Protected) -> None:
+        self.mesh.set_policies(loaded.policies)
+        self.mesh.replace_all(source, loaded.state)
 
     async def __aenter__(self) -> Self:
         if not self._prepared:
@@ -115,6 +122,7 @@ class Control:
             rng=system_rng(),
             lifetimes=Lifetimes(root_s=settings.root_ttl_s, intermediate_s=settings.intermediate_ttl_s),
             plugged=None if settings.ca is None else cadir.load(settings.ca, trust_domain, clock=clock),
+            plugged_from="" if settings.ca is None else str(settings.ca.absolute()),
         )
 
     def _server(self) -> ControlServer:

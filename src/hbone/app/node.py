@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from hbone import __version__
+from hbone.app.allow import only
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
+from hbone.app.policies import NodePolicies, PolicySink
 from hbone.app.run import Stop, calm_collector
-from hbone.app.sources import FileSources, MeshFiles
+from hbone.app.sources import FileSources, MeshFiles, Protected
 from hbone.app.window import Windows
 from hbone.config.model import NodeSettings
 from hbone.config.places import control_socket, state_dir
@@ -29,13 +32,13 @@ from hbone.control.issue import Issuer
 from hbone.control.local_ca import LocalCa
 from hbone.control.renew import IdentityKeeper
 from hbone.discovery.manifests import Defaults
-from hbone.discovery.model import MeshState
-from hbone.discovery.store import Source, Store, Update
+from hbone.discovery.store import Change, Source, Store, Update
 from hbone.errors import UsageError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
+from hbone.policy.model import MeshNames
 from hbone.proxy.traffic import TrafficCounters, describe_tunnels
 from hbone.telemetry.log import Logs
 from hbone.telemetry.metrics import Metrics
@@ -139,7 +142,10 @@ def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
     holder = f"{system_rng().getrandbits(96):024x}"
     source, endpoint = identity_source(settings, place, holder)
     defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
-    files = FileSources(manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults)
+    names = MeshNames(trust_domain=settings.trust_domain)
+    files = FileSources(
+        manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults, names=names
+    )
     return NodeParts(
         store=Store(), source=source, endpoint=endpoint, files=files, holder=holder, environment=place.environment
     )
@@ -168,6 +174,7 @@ class Node:
         self._bound = False
         self._ready = asyncio.Event()
         self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
+        self.policies = NodePolicies(self.store, only(parts.allow, settings.trust_domain))
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
         describe_process(self.metrics, __version__, logs)
@@ -180,6 +187,7 @@ class Node:
         around = Surroundings(
             store=self.store,
             identities=identities,
+            authorize=self.policies.authorize,
             access=self._logs.access,
             clock=self._clock,
             counters=TrafficCounters(self.metrics),
@@ -219,8 +227,10 @@ class Node:
             await undo.enter_async_context(self.keeper)
             if self.files is not None:
                 self.files.start(self._tasks)
+            self.policies.start(self._tasks, self.dataplane.registry)
             if parts.mesh is not None:
-                undo.callback(parts.mesh.on_change(self.dataplane.mesh_changed))
+                undo.callback(parts.mesh.on_policies(partial(self.policies.replace, Source.MANIFESTS)))
+                undo.callback(parts.mesh.on_change(self._mesh_changed))
             if parts.trust is not None:
                 trust = parts.trust()
                 self._trusted((trust.current,))
@@ -248,14 +258,20 @@ class Node:
 
     # --- the mesh -------------------------------------------------------------------------------------------
 
-    def _replace(self, source: Source, state: MeshState) -> None:
-        self.dataplane.mesh_changed(self.store.replace_all(source, state))
+    def _replace(self, source: Source, loaded: Protected) -> None:
+        self.policies.replace(source, loaded.policies)  # first: what they protect must not come before them
+        self._mesh_changed(self.store.replace_all(source, loaded.state))
         self._prefetch()
 
     def _apply_discovered(self, update: Update) -> object:
         change = self.store.apply(update, Source.XDS)
-        self.dataplane.mesh_changed(change)
+        self._mesh_changed(change)
         return change
+
+    def _mesh_changed(self, change: Change) -> None:
+        self.dataplane.mesh_changed(change)
+        if change.workloads:  # which policies hold for them may be others now
+            self.policies.judge_again()
 
     def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:
         """In force at once: for new handshakes, for tunnels that are open, and for our own certificates."""
@@ -274,7 +290,7 @@ class Node:
         from hbone.control.subscribe import AddressSink, Sink, Subscription
         from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
         from hbone.control.trust_sink import TrustSink
-        from hbone.discovery.xds import ADDRESS_TYPE, HOLDER, Interest, NodeInfo
+        from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE, HOLDER, Interest, NodeInfo
 
         self._pending.add("state manager")
         settings = self.settings
@@ -284,6 +300,7 @@ class Node:
         )
         sinks: dict[str, Sink] = {
             TRUST_BUNDLE_TYPE: TrustSink(self._trusted),
+            AUTHORIZATION_TYPE: PolicySink(self.policies),
             ADDRESS_TYPE: AddressSink(self._apply_discovered),
         }
         # an istiod does not know our type, and says nothing

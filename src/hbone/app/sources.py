@@ -7,19 +7,22 @@ and a state that is wrong never replaces the last one that was right.
 import errno
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from hbone.control.manifests_watch import FilesWatch
 from hbone.discovery.localfile import parse_local_file
-from hbone.discovery.manifests import Defaults, parse_manifests
+from hbone.discovery.manifests import Defaults
 from hbone.discovery.model import MeshState
 from hbone.discovery.store import Source
+from hbone.discovery.subjects import parse_secured, subject_of
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.net.tasks import Tasks
-
-Apply = Callable[[Source, MeshState], object]
+from hbone.policy.compile import compile_policies
+from hbone.policy.localform import parse_local_policies
+from hbone.policy.model import Authorization, MeshNames
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
@@ -32,29 +35,43 @@ _UNREADABLE: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Protected:
+    """A mesh's state, each workload naming the policies that select it, and all its policies."""
+
+    state: MeshState
+    policies: tuple[Authorization, ...] = ()
+
+
+Apply = Callable[[Source, Protected], object]
+NAMES: Final = MeshNames()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileSources:
-    """What is read from disk; None for none. `defaults` are for manifests that leave things out."""
+    """What is read from disk; None for none.
+
+    `defaults` are for manifests that leave things out, `names` for what policies call the mesh.
+    """
 
     manifests: Path | None = None
     local_xds: Path | None = None
     defaults: Defaults
+    names: MeshNames = NAMES
 
 
 class MeshFiles:
     """The file sources of one process."""
 
     def __init__(self, sources: FileSources, apply: Apply) -> None:
-        self._watches: list[tuple[str, FilesWatch]] = []
+        self._watches: list[tuple[str, FilesWatch[Protected]]] = []
         if sources.manifests is not None:
-            self._watch("manifests", sources.manifests, self._manifests(sources.defaults), Source.MANIFESTS, apply)
+            load = partial(load_manifests, defaults=sources.defaults, names=sources.names)
+            self._watch("manifests", sources.manifests, load, Source.MANIFESTS, apply)
         if sources.local_xds is not None:
             self._watch("local_xds", sources.local_xds, load_local_file, Source.LOCAL_FILE, apply)
 
-    def _manifests(self, defaults: Defaults) -> Callable[[Path], MeshState]:
-        return lambda directory: parse_manifests(read_directory(directory), defaults).state
-
-    def _watch(self, name: str, path: Path, load: Callable[[Path], MeshState], source: Source, apply: Apply) -> None:
-        self._watches.append((name, FilesWatch(path, load, lambda state: apply(source, state))))
+    def _watch(self, name: str, path: Path, load: Callable[[Path], Protected], source: Source, apply: Apply) -> None:
+        self._watches.append((name, FilesWatch(path, load, lambda loaded: apply(source, loaded))))
 
     async def load(self) -> None:
         """Read everything now; raises InvalidConfiguration with all problems."""
@@ -122,9 +139,24 @@ def _unreadable(error: OSError) -> Problem:
     return Problem(what=(error.strerror or "cannot be read").lower(), fix=fix, file=str(error.filename))
 
 
-def load_local_file(path: Path) -> MeshState:
-    """ztunnel's local XDS file as it stands."""
-    return parse_local_file(str(path), read_file(path)).state
+def load_manifests(directory: Path, defaults: Defaults, names: MeshNames) -> Protected:
+    """A directory of manifests, policies included; raises InvalidConfiguration with every problem."""
+    secured = parse_secured(read_directory(directory), defaults)
+    compiled = compile_policies(secured.policies, names)
+    state = secured.manifests.state
+    if not compiled.authorizations:
+        return Protected(state=state)
+    services = {service.key: service for service in state.services}
+    workloads = tuple(
+        replace(one, authorization_policies=compiled.keys_for(subject_of(one, services))) for one in state.workloads
+    )
+    return Protected(state=replace(state, workloads=workloads), policies=compiled.authorizations)
+
+
+def load_local_file(path: Path) -> Protected:
+    """ztunnel's local XDS file as it stands, policies included."""
+    local = parse_local_file(str(path), read_file(path))
+    return Protected(state=local.state, policies=parse_local_policies(local.policies))
 
 
 def read_text(path: Path) -> str:

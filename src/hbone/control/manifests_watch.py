@@ -9,9 +9,8 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from hbone.discovery.model import MeshState
 from hbone.errors import HboneError, InvalidConfiguration, Problem
 
 log = logging.getLogger("hbone.control")
@@ -20,8 +19,8 @@ DEBOUNCE_MS: Final = 100  # as istiod: an editor or a symlink swap makes several
 _POLL_MS = 1000
 _RETRY_S = 1.0
 
-Load = Callable[[Path], MeshState]
-"""Reads and parses everything; raises InvalidConfiguration with all problems."""
+T = TypeVar("T")
+"""What the files say."""
 
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -39,10 +38,11 @@ def fingerprint(path: Path) -> Fingerprint:
     return tuple(found)
 
 
-class FilesWatch:
+class FilesWatch(Generic[T]):
     """Loads `path` once, and again after each change; `apply` puts what was loaded in force."""
 
-    def __init__(self, path: Path, load: Load, apply: Callable[[MeshState], object]) -> None:
+    def __init__(self, path: Path, load: Callable[[Path], T], apply: Callable[[T], object]) -> None:
+        """`load` reads and parses everything, or raises InvalidConfiguration with all problems."""
         self._path = path
         self._load = load
         self._apply = apply

@@ -11,11 +11,14 @@ from typing import Final
 from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
 from hbone.discovery.catalogue import Catalogue, Resource
 from hbone.discovery.model import MeshState
+from hbone.discovery.policies import policy_resource
 from hbone.discovery.resources import service_resource, workload_resource
 from hbone.discovery.store import Change, Source, Store, Update
 from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
+from hbone.policy.model import Authorization
 
 OnChange = Callable[[Change], None]
+OnPolicies = Callable[[tuple[Authorization, ...]], None]
 OnPublished = Callable[[], None]
 
 SERVED_TYPES: Final = (TRUST_BUNDLE_TYPE, AUTHORIZATION_TYPE, ADDRESS_TYPE)
@@ -29,6 +32,8 @@ class Mesh:
         self.catalogues: Mapping[str, Catalogue] = {type_url: Catalogue(type_url) for type_url in SERVED_TYPES}
         self._listeners: dict[object, OnChange] = {}
         self._publishers: dict[object, OnPublished] = {}
+        self.policies: dict[str, Authorization] = {}
+        self._policy_listeners: dict[object, OnPolicies] = {}
         self.catalogues[ADDRESS_TYPE].update(
             [
                 *(workload_resource(workload) for workload in self.store.workloads()),
@@ -43,6 +48,28 @@ class Mesh:
     def replace_all(self, source: Source, state: MeshState) -> Change:
         """`state` is all that `source` says from now on; only differences are published."""
         return self._publish(self.store.replace_all(source, state))
+
+    def set_policies(self, policies: Iterable[Authorization]) -> None:
+        """These are all the policies from now on; only differences are published.
+
+        Before the workloads that they protect: a workload must never arrive without what protects it.
+        """
+        wanted = {policy.key: policy for policy in policies}
+        gone = [key for key in self.policies if key not in wanted]
+        changed = [policy for key, policy in wanted.items() if self.policies.get(key) != policy]
+        if not gone and not changed:
+            return
+        self.policies = wanted
+        self.catalogues[AUTHORIZATION_TYPE].update([policy_resource(policy) for policy in changed], gone)
+        for call in tuple(self._policy_listeners.values()):
+            call(tuple(wanted.values()))
+
+    def on_policies(self, call: OnPolicies) -> Callable[[], object]:
+        """`call` with all policies, now and after each change. Returns what ends it."""
+        key = object()
+        self._policy_listeners[key] = call
+        call(tuple(self.policies.values()))
+        return lambda: self._policy_listeners.pop(key, None)
 
     def on_change(self, call: OnChange) -> Callable[[], object]:
         """`call` after each change, in the order of changes. Returns what ends it."""

@@ -5,6 +5,7 @@ A claim that does not hold raises `ClaimFailed`; nothing here is taken on trust.
 
 import asyncio
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -102,6 +103,47 @@ async def connections_share_a_tunnel(stage: Stage) -> Evidence:
         f"{MANY} connections of web/client open at once: {tunnels} TLS connection on the wire",
         "10 more of batch/job, another identity: 1 TLS connection of its own, none shared",
     ])  # fmt: skip
+
+
+async def policy_decides(stage: Stage) -> Evidence:
+    """A policy is written while a connection is open: it is cut, new ones are refused, others go on."""
+    job, web = stage.job(), stage.client()
+    with ExitStack() as stack:
+        held = stack.enter_context(await asyncio.to_thread(job.connect, API_HOST, 80))
+        held.settimeout(5)
+        kept = stack.enter_context(await asyncio.to_thread(web.connect, API_HOST, 80))
+        before = len(stage.node_b.lines())
+        stage.deny_job()
+        started = time.monotonic()
+        ended = await asyncio.to_thread(_ending_of, held)
+        seconds = time.monotonic() - started
+        _require(ended == "reset", "the open connection of batch/job was not cut by the policy", ended)
+        _require(await asyncio.to_thread(_try_get, job, API_HOST, 80) is None, "batch/job still reaches shop/api")
+        line = await stage.wait_access(stage.node_b, "shop/no-batch-jobs", "explicitly denied", after=before)
+        _require(line, "the denial left no line that names the policy")
+        kept.sendall(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n")
+        kept.settimeout(5)
+        _require(await asyncio.to_thread(kept.recv, 4096), "the connection of web/client was cut too")
+    stage.allow_job()
+    deadline = time.monotonic() + 5
+    while await asyncio.to_thread(_try_get, job, API_HOST, 80) is None:
+        _require(time.monotonic() < deadline, "batch/job was not let in again when the policy was gone")
+    return Evidence(
+        [
+            f"a policy denies batch/job: its open connection was reset {seconds:.1f} s after the file changed",
+            "new connections of batch/job: refused; the one of web/client went on; without the policy all is as before",
+        ],
+        [f"node b: {_excerpt(line, ('src.identity', 'error'))}"],
+    )
+
+
+def _ending_of(sock: socket.socket) -> str:
+    try:
+        return "end" if sock.recv(1) == b"" else "bytes"
+    except ConnectionResetError:
+        return "reset"
+    except TimeoutError:
+        return "nothing"
 
 
 async def the_wire_shows_nothing(stage: Stage) -> Evidence:
@@ -300,6 +342,7 @@ CLAIMS: Final = (
     ("TCP stays TCP: one direction may end while the other goes on", half_close_works),
     ("Connections share a tunnel, identities never do", connections_share_a_tunnel),
     ("The wire shows nothing but TLS", the_wire_shows_nothing),
+    ("Policy decides, also about what is open", policy_decides),
     ("Strangers are turned away", strangers_are_turned_away),
     ("Certificates rotate under traffic", rotation_loses_nothing),
     ("It is fast, and follows the manifests", it_is_fast),

@@ -81,6 +81,7 @@ class Stage:
     _impostor_port: int = field(init=False)
     _undo: AsyncExitStack = field(init=False, default_factory=AsyncExitStack)
     _direct: bool = False
+    _policies: list[str] = field(default_factory=list[str])
 
     async def __aenter__(self) -> Self:
         try:
@@ -128,6 +129,16 @@ class Stage:
         self._direct = True
         self._write_mesh()
 
+    def deny_job(self) -> None:
+        """Change the manifest: a policy keeps batch/job away from shop/api."""
+        self._policies.append(_DENY_JOB)
+        self._write_mesh()
+
+    def allow_job(self) -> None:
+        """Take the policy away again."""
+        self._policies.remove(_DENY_JOB)
+        self._write_mesh()
+
     def _write_mesh(self) -> None:
         api_tunnels = self.ports.inbound_b if self._direct else self._wire_port
         documents = [
@@ -139,6 +150,7 @@ class Stage:
             _service("api", API_HOST, 80, self.api_port),
             _service("echo", ECHO_HOST, 7, self.echo_port),
             _service("payments", IMPOSTOR_HOST, 443, self.api_port),
+            *self._policies,
         ]
         text = "---\n".join(documents)
         temporary = self.mesh_directory / ".mesh.yaml.new"
@@ -249,6 +261,20 @@ def _free_port(ip: str) -> int:
     with socket.socket() as probe:
         probe.bind((ip, 0))
         return int(probe.getsockname()[1])
+
+
+_DENY_JOB: Final = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: no-batch-jobs
+  namespace: shop
+spec:
+  selector: {matchLabels: {app: api}}
+  action: DENY
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/batch/sa/job]}}]
+"""
 
 
 def _workload(namespace: str, name: str, ip: str, node: str, hbone_port: int | None) -> str:

@@ -1,0 +1,138 @@
+"""Policies in force on one node: gathered from its sources, asked for each connection, and for the open ones again.
+
+Whatever changes (a policy, or which policies hold for a workload), the connections that are open are judged again,
+in slices, and those no longer allowed are cut.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from hbone.discovery.directory import Directory
+from hbone.discovery.store import Source
+from hbone.errors import HboneError
+from hbone.net.tasks import Tasks
+from hbone.policy.decide import Missing, PolicyEngine
+from hbone.policy.model import Authorization, ConnectionFacts, Destination, Scope, caller, closed
+from hbone.proxy.judge import Authorize, Facts
+from hbone.proxy.registry import Connection, Registry
+
+if TYPE_CHECKING:
+    from hbone.discovery.xds import Reject
+    from hbone.discovery.xds import Update as ResourceUpdate
+
+log = logging.getLogger("hbone.policy")
+
+CHUNK: Final = 200  # connections between two looks at the loop: under 5 ms at 20 µs each
+
+
+class NodePolicies:
+    """`authorize` is the data plane's `Authorize`; `allow`, where given, is asked first (`hbone expose --allow`)."""
+
+    def __init__(self, directory: Directory, allow: Authorize | None) -> None:
+        self.engine = PolicyEngine(missing=Missing.DENY)
+        self._directory = directory
+        self._allow = allow
+        self._sources: dict[Source, tuple[Authorization, ...]] = {}
+        self._again: asyncio.Event | None = None
+
+    def authorize(self, facts: Facts) -> HboneError | None:
+        """None: it may pass; else why not."""
+        if self._allow is not None:
+            denial = self._allow(facts)
+            if denial is not None:
+                return denial
+        decision = self.engine.judge(_facts(facts, self._directory))
+        return None if decision.allowed else decision.denial()
+
+    def replace(self, source: Source, policies: Iterable[Authorization]) -> None:
+        """`policies` are all that `source` says from now on; a stronger source's policy of the same name holds."""
+        self._sources[source] = tuple(policies)
+        merged: dict[str, Authorization] = {}
+        for one in sorted(self._sources):
+            merged.update({policy.key: policy for policy in self._sources[one]})
+        if self.engine.replace(merged.values()):
+            log.info("policies in force", extra={"policies": len(merged), "version": self.engine.version})
+            self.judge_again()
+
+    # --- open connections -------------------------------------------------------------------------------------
+
+    def judge_again(self) -> None:
+        """Soon, all open connections."""
+        if self._again is not None:
+            self._again.set()
+
+    def start(self, tasks: Tasks, registry: Registry) -> None:
+        """Judge open connections again from now on, whenever asked."""
+        self._again = asyncio.Event()
+        tasks.start(self._judging(self._again, registry), name="judge open connections")
+
+    async def _judging(self, again: asyncio.Event, registry: Registry) -> None:
+        while True:
+            await again.wait()
+            again.clear()
+            await self._sweep(registry)
+
+    async def _sweep(self, registry: Registry) -> None:
+        cut = 0
+        for denied in self.engine.recheck(self._judged(registry), chunk=CHUNK):
+            for connection, decision in denied:
+                connection.cut(_changed(decision.denial()))
+                cut += 1
+            await asyncio.sleep(0)
+        if cut:
+            log.info("connections closed after a policy change", extra={"connections": cut})
+
+    def _judged(self, registry: Registry) -> list[tuple[Connection, ConnectionFacts]]:
+        return [
+            (connection, _facts(facts, self._directory))
+            for connection in tuple(registry)
+            if (facts := connection.facts) is not None
+        ]
+
+
+def _changed(denial: HboneError) -> HboneError:
+    denial.what = "connection closed due to policy change"
+    return denial
+
+
+def _facts(facts: Facts, directory: Directory) -> ConnectionFacts:
+    """As policy sees it; the policies that hold for the workload are those it has now."""
+    workload = facts.workload
+    if workload is not None:
+        workload = directory.workload(workload.uid) or workload
+        destination = Destination(workload.namespace, workload.authorization_policies)
+    else:
+        destination = Destination("")
+    return ConnectionFacts(
+        caller(facts.identity), facts.source.ip, destination, facts.destination.ip, facts.destination.port
+    )
+
+
+class PolicySink:
+    """`hbone.control.subscribe.Sink` for policies of a control plane."""
+
+    def __init__(self, policies: NodePolicies) -> None:
+        self._policies = policies
+        self._held: dict[str, Authorization] = {}
+
+    async def take(self, updates: "Sequence[ResourceUpdate]", removed: Sequence[str]) -> "Sequence[Reject]":
+        """A policy that cannot be understood is refused, and until it can be, what it protects stays closed."""
+        from hbone.discovery.policies import decode_policy
+        from hbone.discovery.resources import InvalidResource
+        from hbone.discovery.xds import Reject
+
+        rejects: list[Reject] = []
+        for name in removed:
+            self._held.pop(name, None)
+        for update in updates:
+            try:
+                self._held[update.name] = decode_policy(update.name, update.body)
+            except InvalidResource as error:
+                rejects.append(Reject(update.name, error.what))
+                if update.name not in self._held:
+                    namespace, _, name = update.name.partition("/")
+                    self._held[update.name] = closed(namespace, name, Scope.NAMESPACE, error.what)
+        self._policies.replace(Source.XDS, self._held.values())
+        return rejects

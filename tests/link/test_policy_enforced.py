@@ -1,7 +1,7 @@
 """Policies of manifests, enforced by real nodes: on new connections, and on those that are open."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,7 @@ def _write(directory: Path, port: int, *policies: str) -> None:
 
 
 @asynccontextmanager
-async def world(tmp_path: Path, *policies: str) -> AsyncIterator[World]:
+async def world(tmp_path: Path, *policies: str) -> AsyncGenerator[World]:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):

@@ -154,7 +154,7 @@ async def test_a_handshake_that_ends_during_the_drain_gets_goaway_too() -> None:
         address = stage.server.dataplane.address("inbound")
         svid = await svid_of(stage.server.issuer, "web/web")
         connecting = asyncio.create_task(FramePeer.connect(address, svid))
-        await eventually(lambda: stage.server.dataplane.inbound._handshakes)
+        await eventually(lambda: stage.server.dataplane.inbound.handshakes)
         draining = drain(stage.server, 10)
         async with await connecting as late:
             await late.until("GOAWAY")
@@ -171,5 +171,5 @@ async def test_nothing_of_a_drained_node_is_left() -> None:
         for node in (stage.client, stage.server):
             assert not node.dataplane.connections()
             assert not node.dataplane.tunnels()
-            assert not len(node.dataplane._links.open)
-            assert not len(node.dataplane._links.closing)
+            assert not len(node.dataplane.links.open)
+            assert not len(node.dataplane.links.closing)

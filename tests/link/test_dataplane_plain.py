@@ -220,15 +220,7 @@ async def test_no_more_than_a_few_of_many_dead_endpoints_are_tried() -> None:
 
 async def test_a_tunnels_connect_timeout_is_told_with_its_usual_cause() -> None:
     async with App() as app, Mesh() as mesh:
-        app._loop.remove_reader(app._sock.fileno())
-        app._sock.listen(0)
-        full = []
-        try:
-            while True:
-                async with asyncio.timeout(0.1):
-                    full.append(await Tcp.connect(app.address))
-        except TimeoutError:
-            pass
+        full = await app.stop_answering()
         mesh.workload("shop/cart", "127.0.1.1", hbone_port=app.port)
         timeouts = {"connect_timeout_s": 0.1}
         node = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": "127.0.1.1:80"}], timeouts=timeouts)
@@ -293,7 +285,7 @@ async def plaintext_arrives(node: Node, target: SocketAddress) -> Tcp:
         program = await Tcp.connect(SocketAddress.of(listener.getsockname()))
         accepted, _ = listener.accept()
     accepted.setblocking(False)
-    node.dataplane._plaintext.accept(accepted)
+    node.dataplane.plaintext.accept(accepted)
     return program
 
 

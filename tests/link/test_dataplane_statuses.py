@@ -89,7 +89,7 @@ async def test_a_tunnel_that_leads_back_into_the_proxy_is_answered_with_503() ->
 
 async def test_200_comes_only_when_the_application_is_connected() -> None:
     async with App() as app, Mesh() as mesh:
-        full = await fill_backlog(app)
+        full = await app.stop_answering()
         server = await mesh.node("shop/cart", "127.0.1.1", timeouts={"connect_timeout_s": 30})
         svid = await svid_of(server.issuer, "web/web")
         async with await FramePeer.connect(server.dataplane.address("inbound"), svid) as client:
@@ -105,22 +105,9 @@ async def test_200_comes_only_when_the_application_is_connected() -> None:
             sock.close()
 
 
-async def fill_backlog(app: App) -> list[Tcp]:
-    """Connections that nobody accepts, until the kernel answers no SYN any more."""
-    app._loop.remove_reader(app._sock.fileno())
-    app._sock.listen(0)
-    full: list[Tcp] = []
-    while True:
-        try:
-            async with asyncio.timeout(0.1):
-                full.append(await Tcp.connect(app.address))
-        except TimeoutError:
-            return full
-
-
 async def test_an_application_that_does_not_answer_is_503_after_the_connect_timeout() -> None:
     async with App() as app, Mesh() as mesh:
-        full = await fill_backlog(app)
+        full = await app.stop_answering()
         server = await mesh.node("shop/cart", "127.0.1.1", timeouts={"connect_timeout_s": 0.1})
         client = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": str(app.address)}])
         async with await Tcp.connect(forward_of(client)) as program:

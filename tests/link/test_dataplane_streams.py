@@ -71,7 +71,7 @@ async def test_one_reader_that_stops_does_not_stop_the_others_and_resumes_comple
 
 def held_bytes(stage: Pair) -> int:
     """Payload that the client's node keeps for programs that do not take it."""
-    return stage.client.dataplane._links.budget.held
+    return stage.client.dataplane.links.budget.held
 
 
 async def test_the_bytes_of_a_stalled_stream_are_given_back_when_it_is_cut() -> None:
@@ -148,7 +148,7 @@ async def test_streams_that_have_ended_leave_no_objects_behind() -> None:
 
 
 def links(stage: Pair) -> list[object]:
-    return [link for node in (stage.client, stage.server) for link in node.dataplane._links.open]
+    return [link for node in (stage.client, stage.server) for link in node.dataplane.links.open]
 
 
 async def test_every_byte_arrives_in_order_with_many_streams_both_ways() -> None:

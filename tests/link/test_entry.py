@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -15,6 +15,7 @@ from hbone.discovery.model import Protocol
 from hbone.errors import PolicyDenied
 from hbone.net.sockets import bind_unix_listener
 from hbone.protocol.httpconnect import MAX_HEAD_BYTES
+from hbone.proxy.judge import Facts
 from tests.support.framepeer import FramePeer, FrameServer, svid_of
 from tests.support.mesh import DirectIssuer, Mesh, Node, Pair, pair
 from tests.support.tcp import App, Tcp, echo, eventually
@@ -35,14 +36,14 @@ def socks_request(host: str, port: int) -> bytes:
 
 
 @asynccontextmanager
-async def stage_with_service(**client: Any) -> AsyncIterator[Pair]:
+async def stage_with_service(**client: Any) -> AsyncGenerator[Pair]:
     async with pair(echo, client={**SOCKS, **client}) as stage:
         stage.mesh.service(
             "cart.shop.svc.cluster.local", {80: stage.app.port}, namespace="shop", vips=(), subject_alt_names=()
         )
         workload = stage.mesh.workloads[0]
         stage.mesh.workloads[0] = workload_in(workload, "shop/cart.shop.svc.cluster.local", {80: stage.app.port})
-        stage.mesh._publish()
+        stage.mesh.publish()
         yield stage
 
 
@@ -161,8 +162,10 @@ async def unused_port(ip: str) -> int:
 
 
 async def test_a_denial_is_told_as_one() -> None:
-    denied = {"authorize": lambda _: PolicyDenied("no")}
-    async with pair(echo, client=SOCKS, server=denied) as stage:
+    def deny(_: Facts) -> PolicyDenied:
+        return PolicyDenied("no")
+
+    async with pair(echo, client=SOCKS, server={"authorize": deny}) as stage:
         program, code = await socks(stage.client, "127.0.1.1", stage.app.port)
         assert code == 2
         program.close()

@@ -274,7 +274,7 @@ async def test_a_tunnel_takes_no_new_streams_when_its_address_changes_hands() ->
         released = next(one for one in stage.mesh.workloads if one.service_account == "cart")
         stage.mesh.workloads.remove(released)
         stage.mesh.workloads.append(renamed(released))
-        stage.mesh._publish()
+        stage.mesh.publish()
         new = await stage.connect()
         assert await new.ending() == "reset"  # the server still has its old identity
         await talk(old)
@@ -318,7 +318,7 @@ async def test_another_identity_on_a_recycled_address_is_refused_before_a_byte_i
         state = list(mesh.workloads)
         imposter = await mesh.node("evil/mallory", "127.0.1.1", inbound=str(address))
         mesh.workloads = state
-        mesh._publish()
+        mesh.publish()
         async with await Tcp.connect(forward_of(client)) as program:
             await program.send(b"secret")
             assert await program.ending() == "reset"

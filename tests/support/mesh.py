@@ -8,7 +8,7 @@ async with Mesh() as mesh:
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -160,7 +160,7 @@ class Mesh:
             **fields,
         )
         self.workloads.append(workload)
-        self._publish()
+        self.publish()
         return workload
 
     def service(self, hostname: str, ports: Mapping[int, int], **fields: Any) -> Service:
@@ -169,10 +169,10 @@ class Mesh:
             name=hostname.partition(".")[0], namespace=namespace, hostname=hostname, ports=ports, **fields
         )
         self.services.append(service)
-        self._publish()
+        self.publish()
         return service
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         for node in self.nodes:
             change = node.store.replace_all(Source.MANIFESTS, self.state)
             node.dataplane.mesh_changed(change)
@@ -241,7 +241,7 @@ async def pair(
     client: Mapping[str, Any] | None = None,
     server: Mapping[str, Any] | None = None,
     target: object = None,
-) -> AsyncIterator[Pair]:
+) -> AsyncGenerator[Pair]:
     """Nodes of web/web and shop/cart; `client` and `server` are further settings of theirs."""
     async with App(handler) as app, Mesh() as mesh:
         far = await mesh.node("shop/cart", "127.0.1.1", **(server or {}))

@@ -141,6 +141,18 @@ class App:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
 
+    async def stop_answering(self) -> list[Tcp]:
+        """Fill the backlog, so that the kernel answers no SYN any more; close what is returned at the end."""
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.listen(0)
+        full: list[Tcp] = []
+        while True:
+            try:
+                async with asyncio.timeout(0.1):
+                    full.append(await Tcp.connect(self.address))
+            except TimeoutError:
+                return full
+
     async def accept(self) -> Tcp:
         async with asyncio.timeout(LIMIT_S):
             return await self._waiting.get()

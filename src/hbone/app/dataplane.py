@@ -79,7 +79,7 @@ class DataPlane:
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
         self.local = local_workloads(settings, around.store)
         parts = tunnel_parts(settings, around.clock, self._loop)
-        self._links = parts.link
+        self.links = parts.link
         half_close_s = settings.timeouts.half_close_timeout_s
         self._half_closes = HalfCloses(self._loop, half_close_s) if half_close_s is not None else None
         self._answers = answer_deadlines(self._loop, settings.timeouts.connect_response_timeout_s)
@@ -96,7 +96,7 @@ class DataPlane:
             rearm=parts.link.rearm,
             half_closes=self._half_closes,
         )
-        self._plaintext = InboundPassthrough(self._plain, self.local, self._illegal, around.authorize)
+        self.plaintext = InboundPassthrough(self._plain, self.local, self._illegal, around.authorize)
         self.inbound = Inbound(self._inbound_parts(parts))
         self.outbound = Outbound(self._outbound_parts())
         around.identities.on_renewed(self.pool.identity_renewed)
@@ -135,7 +135,7 @@ class DataPlane:
             registry=self.registry,
             tasks=self._tasks,
             rng=random.Random(rng.getrandbits(128)),  # noqa: S311 -- for trace ids, which are no secret
-            closing=self._links.closing,
+            closing=self.links.closing,
             answers=self._answers,
             half_closes=self._half_closes,
             family=socket.AF_UNSPEC if self.settings.ipv6_enabled else socket.AF_INET,
@@ -155,7 +155,7 @@ class DataPlane:
             raise
         ports = frozenset(address.port for _, sock, _ in self._bound if (address := bound_address(sock)) is not None)
         self._illegal = ports
-        self._plaintext.illegal_ports = ports
+        self.plaintext.illegal_ports = ports
         self.inbound.parts = replace(
             self.inbound.parts,
             options=replace(self.inbound.parts.options, context=InboundContext(illegal_ports=ports)),
@@ -168,7 +168,7 @@ class DataPlane:
         listeners = self.settings.listeners
         named: list[tuple[str, Listen | None, Callable[[socket.socket], None]]] = [
             ("inbound", listeners.inbound, self.inbound.accept),
-            ("inbound_plaintext", listeners.inbound_plaintext, self._plaintext.accept),
+            ("inbound_plaintext", listeners.inbound_plaintext, self.plaintext.accept),
             ("outbound", listeners.outbound, self._accept_captured),
             ("socks", listeners.socks, self._accept_program),
         ]
@@ -290,8 +290,8 @@ class DataPlane:
                 await asyncio.sleep(min(GOAWAY_GRACE_S, deadline_s / 4))
                 self.inbound.finish_drain()
                 await self.registry.wait_empty()
-                await self._links.open.wait_empty()  # what the last streams wrote may still be in their tunnels
-                await self._links.closing.wait_empty()
+                await self.links.open.wait_empty()  # what the last streams wrote may still be in their tunnels
+                await self.links.closing.wait_empty()
         except TimeoutError:
             pass
         cut = self.registry.cut_all(ConnectionCut("connection closed due to connection drain"))
@@ -303,8 +303,8 @@ class DataPlane:
         self.inbound.close()
         self.pool.close()
         await self._tasks.close()
-        self._links.closing.close()
-        self._links.rearm.close()
+        self.links.closing.close()
+        self.links.rearm.close()
         self._answers.close()
         if self._half_closes is not None:
             self._half_closes.close()

@@ -29,7 +29,7 @@ class Inbound:
 
     def __init__(self, parts: InboundParts) -> None:
         self.parts = parts
-        self._handshakes = 0
+        self.handshakes = 0  # under way
         self._tunnels: set[InboundTunnel] = set()
         self._draining = False
         self._closed = False  # to new streams
@@ -43,12 +43,12 @@ class Inbound:
             sock.close()  # gone before we looked
             return
         parties = Parties("inbound", str(peer), str(local))
-        if self._handshakes >= options.max_handshakes or len(self._tunnels) >= options.max_tunnels:
+        if self.handshakes >= options.max_handshakes or len(self._tunnels) >= options.max_tunnels:
             sock.close()
-            limit = "max_handshakes" if self._handshakes >= options.max_handshakes else "max_tunnels"
+            limit = "max_handshakes" if self.handshakes >= options.max_handshakes else "max_tunnels"
             self.parts.outcomes.refused(parties, TunnelFailure("too many tunnels", why=f"the limit {limit} is reached"))
             return
-        self._handshakes += 1
+        self.handshakes += 1
         self.parts.tasks.start(self._serve(sock, peer, local, parties), name="inbound handshake")
 
     async def _serve(self, sock: socket.socket, peer: SocketAddress, local: SocketAddress, parties: Parties) -> None:
@@ -62,7 +62,7 @@ class Inbound:
             sock.close()
             raise
         finally:
-            self._handshakes -= 1
+            self.handshakes -= 1
         self._tunnels.add(tunnel)
         tunnel.link.start(tunnel)
         if self._closed:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -82,7 +82,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(ca: SpiffeCA, *, spill_bytes: int = 4096) -> AsyncIterator[Stage]:
+async def stage(ca: SpiffeCA, *, spill_bytes: int = 4096) -> AsyncGenerator[Stage]:
     """A server's link whose socket takes little, and a client that reads only when told to."""
     loop = asyncio.get_running_loop()
     contexts = TlsContexts(ca.svid(ME), ca.bundle("cluster.local"), TlsOptions(), SystemClock())

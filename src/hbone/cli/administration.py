@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from hbone.app.administer import Operations
+    from hbone.control.channel import ControlRefused
+    from hbone.errors import HboneError
     from hbone.proto.admin_pb2 import CaStatusResponse
 
 T = TypeVar("T")
@@ -37,12 +39,30 @@ def operate(state_dir: Path | None, do: "Callable[[Operations, bool], Awaitable[
     async def run() -> T:
         from hbone.app.administer import administering
         from hbone.app.node import Place
+        from hbone.control.channel import ControlRefused
 
-        async with administering(Place(environment=dict(os.environ), state_dir=state_dir)) as (operations, running):
-            return await do(operations, running)
+        try:
+            async with administering(Place(environment=dict(os.environ), state_dir=state_dir)) as (operations, running):
+                return await do(operations, running)
+        except ControlRefused as error:
+            raise _in_its_words(error) from error
 
     work: Coroutine[Any, Any, T] = run()
     return asyncio.run(work)
+
+
+def _in_its_words(error: "ControlRefused") -> "HboneError":
+    """What the control plane said about a request, as if it had been said here."""
+    from hbone.errors import HboneError, UsageError
+
+    text = error.why.removeprefix(f"{error.code}: ")
+    match error.code:
+        case "INVALID_ARGUMENT":
+            return UsageError(text)
+        case "FAILED_PRECONDITION" | "PERMISSION_DENIED":
+            return HboneError(text)
+        case _:
+            return error
 
 
 async def gathered(pages: AsyncIterator[T]) -> list[T]:

@@ -10,7 +10,7 @@ from grpclib.server import Stream
 from hbone.control.admin import Admin
 from hbone.control.attest_unix import UnixAccess
 from hbone.control.rpc import Peer, Refusal, UnixPeer, answer, receive
-from hbone.errors import HboneError, UsageError
+from hbone.errors import HboneError, PeerViolation, UsageError
 from hbone.proto import admin_pb2 as messages
 from hbone.proto.admin_grpc import AdminBase
 
@@ -92,5 +92,6 @@ class AdminService(AdminBase):
 
 def _refusal(error: HboneError) -> Refusal:
     """What the operator got wrong is their argument; that the CA cannot is its own state."""
-    code = Status.INVALID_ARGUMENT if isinstance(error, UsageError) else Status.FAILED_PRECONDITION
+    asked_wrong = isinstance(error, UsageError | PeerViolation)  # a name that is no SPIFFE ID is the latter
+    code = Status.INVALID_ARGUMENT if asked_wrong else Status.FAILED_PRECONDITION
     return Refusal(code, error.what, why=error.why, fix=error.fix)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hbone.ca.authority import CertificateAuthority
 from hbone.ca.material import PLUGGED_IN, ROOT_KEY
 from hbone.control import cadir
-from hbone.control.keys import key_id_of, write_whole
+from hbone.control.keys import key_id_of, remove_unfinished, write_whole
 from hbone.errors import UsageError
 from hbone.identity.spiffe import TrustDomain
 from hbone.identity.svid import PrivateKey
@@ -47,6 +47,7 @@ def write(directory: Path, authority: CertificateAuthority, roots: tuple[x509.Ce
     }
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_unfinished(directory)
         for name, content in contents.items():
             path = directory / name
             if not path.exists() or path.read_bytes() != content:

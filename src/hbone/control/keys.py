@@ -24,6 +24,7 @@ from hbone.net.clock import new_key
 
 KeyId = NewType("KeyId", str)
 
+_UNFINISHED = ".unfinished"
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -105,6 +106,7 @@ class FileKeys:
             self.path(key_id).unlink()
 
     def names(self) -> Iterable[KeyId]:
+        remove_unfinished(self.directory)  # files that a crash cut short have no name yet
         return [KeyId(path.stem) for path in self.directory.glob("*.pem") if _NAME.fullmatch(path.stem)]
 
     def path(self, key_id: KeyId) -> Path:
@@ -152,7 +154,7 @@ def key_id_of(key: PrivateKey) -> KeyId:
 
 def write_whole(path: Path, content: bytes, mode: int) -> None:
     """Replace a file so that readers and crashes see the old content or the new, on disk when this returns."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)  # mode 0600
     made = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -166,6 +168,12 @@ def write_whole(path: Path, content: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             made.unlink()
         raise
+
+
+def remove_unfinished(directory: Path) -> None:
+    """What `write_whole` had begun when this process's predecessor was killed."""
+    for path in directory.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

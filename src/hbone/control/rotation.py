@@ -37,6 +37,7 @@ log = logging.getLogger("hbone.control")
 COMES_BACK_S: Final = 25.0  # the longest pause of a subscriber between two attempts is 22.5 s (control/backoff.py)
 RENEW_BELOW: Final = 0.2  # of its life: then an intermediate is replaced (istiod's grace period)
 _LOOK_S: Final = 0.2
+_NONE_YET: Final = 1 << 62  # the revision of a bundle that is still being made: nobody has it
 _HOUSEKEEPING_S: Final = 3600.0
 
 
@@ -153,8 +154,8 @@ class Rotation:
     # --- questions ----------------------------------------------------------------------------------------------
 
     def nodes(self) -> tuple[NodeView, ...]:
-        revision = self._parts.revision()
-        return tuple(_node_view(one, revision) for one in self._parts.subscribers())
+        newest, revision = self._parts.trust.is_newest, self._parts.revision()
+        return tuple(_node_view(one, revision if newest else _NONE_YET) for one in self._parts.subscribers())
 
     async def view(self) -> RotationView:
         generations = self._parts.authorities.now
@@ -204,11 +205,12 @@ class Rotation:
     async def _advance(self) -> None:
         if self._parts.authorities.now.phase is Phase.NONE or await self._paused():
             return
-        generations = self._parts.authorities.now
-        if waits_for(generations.phase, await self._around(generations)):
-            return
-        async with self._stepping:
-            if self._parts.authorities.now is generations:
+        async with self._stepping:  # so that nobody's step lies between the question and ours
+            if not self._parts.trust.is_newest:  # a full disk kept it from being made
+                await self._parts.trust.publish()
+            generations = self._parts.authorities.now
+            resting = generations.phase is Phase.NONE or await self._paused()
+            if not resting and not waits_for(generations.phase, await self._around(generations)):
                 await self._step()
                 self._wake.set()
 

@@ -45,6 +45,7 @@ class Trust:
         self._publishing = asyncio.Lock()
         self._listeners: dict[object, OnTrust] = {}
         self.current: DomainTrust
+        self._made_of: Generations | None = None
 
     @classmethod
     async def open(cls, sources: TrustSources) -> "Trust":
@@ -56,6 +57,11 @@ class Trust:
     def bundle(self) -> TrustBundle:
         """What to judge peers by now."""
         return self.current.bundle
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether what was published last is of the authorities as they are now."""
+        return self._made_of is self._sources.authorities.now
 
     def on_change(self, call: OnTrust) -> Callable[[], object]:
         """`call` with each new state. Returns what ends it."""
@@ -71,6 +77,7 @@ class Trust:
             numbers = [one.number for one in generations.in_state(*TRUSTED)]
             sequence, revoked = await sources.store.write(lambda database: _next(database, numbers, now))
             self.current = await asyncio.to_thread(self._make, generations, revoked, (sequence, now))
+            self._made_of = generations
             for call in tuple(self._listeners.values()):
                 call(self.current)
             return self.current

@@ -83,7 +83,7 @@ class Dial:
     def _settle(self, number: int) -> None:
         sock = self._sock
         if number in _UP and sock is not None:
-            number = _self_connected(sock)
+            number = self_connected(sock)
             if not number:
                 self._sock = None
                 self._end(sock, None)
@@ -109,7 +109,7 @@ class Dial:
             sock.close()
 
 
-def _self_connected(sock: socket.socket) -> int:
+def self_connected(sock: socket.socket) -> int:
     """ECONNREFUSED for a socket that met itself (TCP's simultaneous open, on loopback, where nobody listens on a
     port that may be a local one); another errno for one that is gone already; else 0."""
     try:

@@ -1,0 +1,71 @@
+import asyncio
+import socket
+
+import pytest
+
+from hbone.net.closing import BRIEF, Closing, Patience
+from tests.support.tcp import Tcp
+from tests.support.tlspeer import tcp_pair
+
+MIB = 1 << 20
+
+
+async def test_what_is_on_its_way_arrives_though_the_other_end_still_talks() -> None:
+    closing = Closing(asyncio.get_running_loop())
+    near, far = tcp_pair()
+    near.setblocking(False)
+    sent = 0
+    try:
+        while True:
+            sent += near.send(bytes(65_536))
+    except BlockingIOError:
+        pass
+    async with Tcp(far) as peer:
+        await peer.send(b"unread when we close")
+        closing.linger(near, BRIEF)
+        assert len(await peer.to_end()) == sent
+        await peer.send(b"still talking")
+        peer.close()
+    await closing.wait_empty()
+    assert near.fileno() == -1
+
+
+@pytest.mark.parametrize("patience", [Patience(time_s=0.05, max_bytes=MIB), Patience(time_s=30, max_bytes=1000)])
+async def test_patience_has_an_end(patience: Patience) -> None:
+    closing = Closing(asyncio.get_running_loop())
+    near, far = tcp_pair()
+    near.setblocking(False)
+    async with Tcp(far) as peer:
+        closing.linger(near, patience)
+        assert len(closing) == 1
+        await peer.send(bytes(5000))
+        await asyncio.wait_for(closing.wait_empty(), 5)
+        assert near.fileno() == -1
+
+
+async def test_a_socket_whose_other_end_is_gone_is_closed_at_once() -> None:
+    closing = Closing(asyncio.get_running_loop())
+    lonely = socket.socket()
+    lonely.setblocking(False)
+    closing.linger(lonely, BRIEF)
+    assert lonely.fileno() == -1
+    assert not len(closing)
+
+
+async def test_a_reset_from_the_other_end_is_the_end() -> None:
+    closing = Closing(asyncio.get_running_loop())
+    near, far = tcp_pair()
+    near.setblocking(False)
+    closing.linger(near, BRIEF)
+    Tcp(far).reset()
+    await asyncio.wait_for(closing.wait_empty(), 5)
+
+
+async def test_close_closes_what_is_left() -> None:
+    closing = Closing(asyncio.get_running_loop())
+    near, far = tcp_pair()
+    near.setblocking(False)
+    closing.linger(near, BRIEF)
+    closing.close()
+    assert near.fileno() == -1
+    far.close()

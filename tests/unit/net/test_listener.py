@@ -1,0 +1,65 @@
+import asyncio
+import socket
+
+import pytest
+
+from hbone.addr import SocketAddress
+from hbone.net.listener import ACCEPTS_PER_TURN, Listener
+from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener
+from tests.support.tcp import Tcp, eventually
+
+
+def bound() -> socket.socket:
+    return bind_listener(SocketAddress.of(("127.0.0.1", 0)))
+
+
+async def test_accepted_sockets_are_ready_for_use() -> None:
+    accepted: list[socket.socket] = []
+    sock = bound()
+    listener = Listener(asyncio.get_running_loop(), sock, accepted.append, name="test", keep_alive=KeepAlive(idle_s=9))
+    listener.start()
+    address = listener.address
+    assert isinstance(address, SocketAddress)
+    callers = [await Tcp.connect(address) for _ in range(ACCEPTS_PER_TURN + 10)]
+    await eventually(lambda: len(accepted) == len(callers))
+    assert not accepted[0].getblocking()
+    assert accepted[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert accepted[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 9
+    listener.close()
+    listener.close()
+    with pytest.raises(OSError):
+        await Tcp.connect(address)
+    for one in accepted:
+        one.close()
+    for caller in callers:
+        caller.close()
+
+
+async def test_a_fault_with_one_connection_leaves_the_listener_and_closes_that_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    accepted: list[socket.socket] = []
+
+    def fail_once(sock: socket.socket) -> None:
+        accepted.append(sock)
+        if len(accepted) == 1:
+            raise RuntimeError("a bug")
+
+    listener = Listener(asyncio.get_running_loop(), bound(), fail_once, name="test")
+    listener.start()
+    address = listener.address
+    assert isinstance(address, SocketAddress)
+    async with await Tcp.connect(address) as first, await Tcp.connect(address):
+        assert await first.ending() == "end"
+        await eventually(lambda: len(accepted) == 2)
+    assert "a bug" in caplog.text
+    listener.close()
+    accepted[1].close()
+
+
+async def test_a_unix_listener_shows_its_path(tmp_path: object) -> None:
+    path = f"{tmp_path}/sock"
+    listener = Listener(asyncio.get_running_loop(), bind_unix_listener(path), lambda _: None, name="test")
+    assert listener.address == path
+    assert listener.sock.fileno() >= 0
+    listener.close()

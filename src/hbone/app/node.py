@@ -22,7 +22,7 @@ from hbone.app.identities import TlsIdentities
 from hbone.app.policies import NodePolicies, PolicySink
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import FileSources, MeshFiles, Protected
-from hbone.app.window import Windows
+from hbone.app.window import NodeWindow, Shown, Windows
 from hbone.config.model import NodeSettings
 from hbone.config.places import control_socket, state_dir
 from hbone.config.refs import AccountRef
@@ -43,12 +43,12 @@ from hbone.proxy.traffic import TrafficCounters, describe_tunnels
 from hbone.telemetry.log import Logs
 from hbone.telemetry.metrics import Metrics
 from hbone.telemetry.process import describe_process, open_fds
-from hbone.telemetry.views import ProcessView
+from hbone.telemetry.views import ListenerView, ProcessView
 
 if TYPE_CHECKING:
     from hbone.control.channel import Endpoint
     from hbone.control.publish import Mesh
-    from hbone.control.subscribe import Subscription
+    from hbone.control.subscribe import Sink, Subscription
     from hbone.control.trust import Trust
     from hbone.control.trust_resource import DomainTrust
 
@@ -71,7 +71,9 @@ class Place:
         return control_socket(self.environment, self.state)
 
 
-def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "Endpoint | None"]:
+def identity_source(
+    settings: NodeSettings, place: Place, holder: str = ""
+) -> tuple[SvidSource, "Endpoint | None"]:
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
     `holder`: what the control plane is to know this node by, for one that takes trust bundles under that name.
@@ -81,7 +83,9 @@ def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> t
     """
     clock = SystemClock()
     if settings.ca is not None:
-        authority = cadir.load(settings.ca, TrustDomain(settings.trust_domain), clock=clock)
+        authority = cadir.load(
+            settings.ca, TrustDomain(settings.trust_domain), clock=clock
+        )
         issuer = Issuer(lambda: authority, clock=clock, rng=system_rng())
         return LocalCa(issuer, ttl_s=settings.svid_ttl_s), None
     remote = _remote_source(settings, place, holder)
@@ -102,8 +106,13 @@ def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> t
     return CaClient(endpoint, ttl_s=settings.svid_ttl_s, holder=holder), endpoint
 
 
-def _remote_source(settings: NodeSettings, place: Place, holder: str) -> "tuple[SvidSource, Endpoint] | None":
-    in_cluster = bool(place.environment.get("KUBERNETES_SERVICE_HOST")) and not place.control_socket.exists()
+def _remote_source(
+    settings: NodeSettings, place: Place, holder: str
+) -> "tuple[SvidSource, Endpoint] | None":
+    in_cluster = (
+        bool(place.environment.get("KUBERNETES_SERVICE_HOST"))
+        and not place.control_socket.exists()
+    )
     if settings.ca_address is None and settings.xds_address is None and not in_cluster:
         return None
     from hbone.app.bootstrap import bootstrap
@@ -114,7 +123,17 @@ def _remote_source(settings: NodeSettings, place: Place, holder: str) -> "tuple[
         return None
     info = settings.workload
     own = info.account.spiffe_id(settings.trust_domain) if info is not None else None
-    return CaClient(found.ca, ttl_s=settings.svid_ttl_s, holder=holder, own=own), found.xds
+    return CaClient(
+        found.ca, ttl_s=settings.svid_ttl_s, holder=holder, own=own
+    ), found.xds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Where the mesh is told, and whose word that counts as."""
+
+    endpoint: "Endpoint"
+    source: Source = Source.XDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +142,14 @@ class NodeParts:
 
     `files` are the node's own sources on disk, `endpoint` is a control plane to subscribe to, `mesh` the state of a
     control plane in the same process and `trust` what that has everybody trust; a node has any of these, or none.
+    `feeds`: for a worker, what its agent tells in the name of each source.
     `holder`: what the control plane knows this node's certificates by.
     """
 
     store: Store
     source: SvidSource
     endpoint: "Endpoint | None" = None
+    feeds: tuple[Feed, ...] = ()
     files: FileSources | None = None
     mesh: "Mesh | None" = None
     trust: "Callable[[], Trust] | None" = None
@@ -139,23 +160,67 @@ class NodeParts:
 
 def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
     """The parts of a node of its own; raises UsageError, InvalidConfiguration."""
-    holder = f"{system_rng().getrandbits(96):024x}"
+    holder = new_holder()
     source, endpoint = identity_source(settings, place, holder)
-    defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
+    defaults = Defaults(
+        trust_domain=settings.trust_domain,
+        network=settings.network,
+        cluster_id=settings.cluster_id,
+    )
     names = MeshNames(trust_domain=settings.trust_domain)
     files = FileSources(
-        manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults, names=names
+        manifests=settings.manifests,
+        local_xds=settings.local_xds,
+        defaults=defaults,
+        names=names,
     )
     return NodeParts(
-        store=Store(), source=source, endpoint=endpoint, files=files, holder=holder, environment=place.environment
+        store=Store(),
+        source=source,
+        endpoint=endpoint,
+        files=files,
+        holder=holder,
+        environment=place.environment,
     )
+
+
+def new_holder() -> str:
+    """A name for one holder of certificates, told to nobody but their CA."""
+    return f"{system_rng().getrandbits(96):024x}"
+
+
+def subscription_to(
+    endpoint: "Endpoint",
+    sinks: "Mapping[str, Sink]",
+    settings: NodeSettings,
+    parts: NodeParts,
+) -> "Subscription":
+    """A node's subscription to a control plane."""
+    from hbone.app.bootstrap import is_foreign, node_id, node_metadata
+    from hbone.control.subscribe import Subscription
+    from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
+    from hbone.discovery.xds import HOLDER, Interest, NodeInfo
+
+    node = NodeInfo(
+        id=node_id(settings, parts.environment),
+        metadata={**node_metadata(settings, parts.environment), HOLDER: parts.holder},
+    )
+    # an istiod does not know our type, and says nothing
+    interests = (
+        {TRUST_BUNDLE_TYPE: Interest.IF_OFFERED} if is_foreign(endpoint) else None
+    )
+    return Subscription(endpoint, node, sinks, system_rng(), interests=interests)
 
 
 class Node:
     """One node. `async with` builds and starts it; leaving drains and closes it."""
 
     def __init__(
-        self, settings: NodeSettings, parts: NodeParts, logs: Logs, quit_: Callable[[], None] = lambda: None
+        self,
+        settings: NodeSettings,
+        parts: NodeParts,
+        logs: Logs,
+        quit_: Callable[[], None] = lambda: None,
     ) -> None:
         """`quit_`: what `POST /quitquitquit` does."""
         self.settings = settings
@@ -173,8 +238,12 @@ class Node:
         self._draining = False
         self._bound = False
         self._ready = asyncio.Event()
-        self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
-        self.policies = NodePolicies(self.store, only(parts.allow, settings.trust_domain))
+        self.files = (
+            MeshFiles(parts.files, self._replace) if parts.files is not None else None
+        )
+        self.policies = NodePolicies(
+            self.store, only(parts.allow, settings.trust_domain)
+        )
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
         describe_process(self.metrics, __version__, logs)
@@ -229,16 +298,27 @@ class Node:
                 self.files.start(self._tasks)
             self.policies.start(self._tasks, self.dataplane.registry)
             if parts.mesh is not None:
-                undo.callback(parts.mesh.on_policies(partial(self.policies.replace, Source.MANIFESTS)))
+                undo.callback(
+                    parts.mesh.on_policies(
+                        partial(self.policies.replace, Source.MANIFESTS)
+                    )
+                )
                 undo.callback(parts.mesh.on_change(self._mesh_changed))
             if parts.trust is not None:
                 trust = parts.trust()
                 self._trusted((trust.current,))
-                undo.callback(trust.on_change(lambda current: self._trusted((current,))))
-            if parts.endpoint is not None:
-                self._subscribe(parts.endpoint)
+                undo.callback(
+                    trust.on_change(lambda current: self._trusted((current,)))
+                )
+            feeds = (
+                parts.feeds
+                if parts.endpoint is None
+                else (Feed(endpoint=parts.endpoint), *parts.feeds)
+            )
+            if feeds:
+                self._subscribe(feeds)
             self._prefetch()
-            undo.push_async_exit(await self._windows.serve(self, self._logs, self.metrics, self._quit))
+            undo.push_async_exit(await self._windows.serve(self._shown()))
             if not self._pending:
                 self._begin()
             self._undo = undo.pop_all()
@@ -247,26 +327,36 @@ class Node:
         self._draining = True
         cut = await self.dataplane.drain(self.settings.timeouts.drain_deadline_s)
         if cut:
-            log.warning("connections cut at the drain deadline", extra={"connections": cut})
+            log.warning(
+                "connections cut at the drain deadline", extra={"connections": cut}
+            )
         await self._undo.aclose()
 
     def _begin(self) -> None:
         self.dataplane.start()
         self._ready.set()
         for listener in self.dataplane.listeners():
-            log.info("listening", extra={"listener": listener.name, "address": listener.address})
+            log.info(
+                "listening",
+                extra={"listener": listener.name, "address": listener.address},
+            )
 
     # --- the mesh -------------------------------------------------------------------------------------------
 
     def _replace(self, source: Source, loaded: Protected) -> None:
-        self.policies.replace(source, loaded.policies)  # first: what they protect must not come before them
+        self.policies.replace(
+            source, loaded.policies
+        )  # first: what they protect must not come before them
         self._mesh_changed(self.store.replace_all(source, loaded.state))
         self._prefetch()
 
-    def _apply_discovered(self, update: Update) -> object:
-        change = self.store.apply(update, Source.XDS)
-        self._mesh_changed(change)
-        return change
+    def _apply_from(self, source: Source) -> Callable[[Update], object]:
+        def apply(update: Update) -> object:
+            change = self.store.apply(update, source)
+            self._mesh_changed(change)
+            return change
+
+        return apply
 
     def _mesh_changed(self, change: Change) -> None:
         self.dataplane.mesh_changed(change)
@@ -282,35 +372,44 @@ class Node:
         cut = self.dataplane.trust_changed(bundle)
         if cut:
             log.warning("tunnels of revoked peers cut", extra={"tunnels": cut})
-        self.keeper.trust_changed(bundle.revocations, frozenset(key for one in domains for key in one.renew))
+        self.keeper.trust_changed(
+            bundle.revocations, frozenset(key for one in domains for key in one.renew)
+        )
 
-    def _subscribe(self, endpoint: "Endpoint") -> None:
+    def _subscribe(self, feeds: tuple[Feed, ...]) -> None:
         """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
-        from hbone.app.bootstrap import is_foreign, node_id, node_metadata
-        from hbone.control.subscribe import AddressSink, Sink, Subscription
+        self._pending.add("state manager")
+        subscriptions = [
+            subscription_to(
+                feed.endpoint, self._sinks(feed.source), self.settings, self._parts
+            )
+            for feed in feeds
+        ]
+        for subscription in subscriptions:
+            self._tasks.start(subscription.run(), name="discovery")
+        self._tasks.start(self._await_mesh(subscriptions), name="first sync")
+
+    def _sinks(self, source: Source) -> "Mapping[str, Sink]":
+        """What is taken of one feed; whom to trust is no file's to say."""
+        from hbone.control.subscribe import AddressSink
         from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
         from hbone.control.trust_sink import TrustSink
-        from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE, HOLDER, Interest, NodeInfo
+        from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
-        self._pending.add("state manager")
-        settings = self.settings
-        node = NodeInfo(
-            id=node_id(settings, self._parts.environment),
-            metadata={**node_metadata(settings, self._parts.environment), HOLDER: self._parts.holder},
+        trust: dict[str, Sink] = (
+            {TRUST_BUNDLE_TYPE: TrustSink(self._trusted)}
+            if source is Source.XDS
+            else {}
         )
-        sinks: dict[str, Sink] = {
-            TRUST_BUNDLE_TYPE: TrustSink(self._trusted),
-            AUTHORIZATION_TYPE: PolicySink(self.policies),
-            ADDRESS_TYPE: AddressSink(self._apply_discovered),
+        return {
+            **trust,
+            AUTHORIZATION_TYPE: PolicySink(self.policies, source),
+            ADDRESS_TYPE: AddressSink(self._apply_from(source)),
         }
-        # an istiod does not know our type, and says nothing
-        interests = {TRUST_BUNDLE_TYPE: Interest.IF_OFFERED} if is_foreign(endpoint) else None
-        subscription = Subscription(endpoint, node, sinks, system_rng(), interests=interests)
-        self._tasks.start(subscription.run(), name="discovery")
-        self._tasks.start(self._await_mesh(subscription), name="first sync")
 
-    async def _await_mesh(self, subscription: "Subscription") -> None:
-        await subscription.wait_synced()
+    async def _await_mesh(self, subscriptions: "list[Subscription]") -> None:
+        for subscription in subscriptions:
+            await subscription.wait_synced()
         self._pending.discard("state manager")
         self._begin()
 
@@ -318,7 +417,9 @@ class Node:
         """Certificates of the workloads here are asked for before the first connection needs them."""
         info = self.settings.workload
         if info is not None:
-            self.keeper.prefetch(info.account.spiffe_id(TrustDomain(self.settings.trust_domain)))
+            self.keeper.prefetch(
+                info.account.spiffe_id(TrustDomain(self.settings.trust_domain))
+            )
 
     # --- views ----------------------------------------------------------------------------------------------
 
@@ -331,17 +432,34 @@ class Node:
         """What it still waits for before it takes connections."""
         return tuple(sorted(self._pending))
 
+    def listeners(self) -> tuple[ListenerView, ...]:
+        """Where it takes connections."""
+        return self.dataplane.listeners()
+
+    def _shown(self) -> Shown:
+        window = NodeWindow(self, self._quit, extra=self._windows.views())
+        return Shown(
+            source=window,
+            levels=self._logs,
+            metrics=self.metrics,
+            pending=lambda: self.pending,
+        )
+
     def process(self) -> ProcessView:
-        state = "draining" if self._draining else "starting" if self._pending else "ready"
+        state = (
+            "draining" if self._draining else "starting" if self._pending else "ready"
+        )
         return ProcessView(
             role="node",
             version=__version__,
             pid=os.getpid(),
             state=state,
-            started_at=datetime.fromtimestamp(self._started_wall, UTC).isoformat(timespec="seconds"),
+            started_at=datetime.fromtimestamp(self._started_wall, UTC).isoformat(
+                timespec="seconds"
+            ),
             uptime_s=self._clock.now() - self._started,
             pending=self.pending,
-            listeners=self.dataplane.listeners(),
+            listeners=self.listeners(),
             open_fds=open_fds(),
         )
 

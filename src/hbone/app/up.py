@@ -4,16 +4,21 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from hbone.app.control import Control
 from hbone.app.node import Node, NodeParts, Place
 from hbone.app.run import Stop, calm_collector
+from hbone.app.workers.choice import worker_count
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.control.credentials import Credentials
 from hbone.control.local_ca import LocalCa
+from hbone.discovery.store import Source
 from hbone.identity.spiffe import SpiffeId
 from hbone.telemetry.log import Logs
+
+if TYPE_CHECKING:
+    from hbone.app.workers.agent import Agent
 
 Say = Callable[[list[str]], None]
 
@@ -46,20 +51,23 @@ class Up:
     """
 
     def __init__(
-        self, settings: UpSettings, place: Place, logs: Logs, quit_: Callable[[], None] = lambda: None
+        self,
+        settings: UpSettings,
+        place: Place,
+        logs: Logs,
+        quit_: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._logs = logs
         self._quit = quit_
         self.control = Control(settings.control, place)
-        self.node: Node
+        self.node: Node | Agent
 
     async def __aenter__(self) -> Self:
         await self.control.prepare()
-        source = _OwnCa(self.control, self._settings.node.svid_ttl_s)
-        mesh = self.control.mesh
-        parts = NodeParts(store=mesh.store, source=source, mesh=mesh, trust=lambda: self.control.ca.trust)
-        self.node = Node(self._settings.node, parts, self._logs, self._quit)
+        self.node = (
+            self._agent() if worker_count(self._settings.node) > 1 else self._node()
+        )
         await self.node.bind()
         try:
             await self.control.__aenter__()
@@ -72,6 +80,26 @@ class Up:
             await self.control.__aexit__()
             raise
         return self
+
+    def _node(self) -> Node:
+        source = _OwnCa(self.control, self._settings.node.svid_ttl_s)
+        mesh = self.control.mesh
+        parts = NodeParts(
+            store=mesh.store,
+            source=source,
+            mesh=mesh,
+            trust=lambda: self.control.ca.trust,
+        )
+        return Node(self._settings.node, parts, self._logs, self._quit)
+
+    def _agent(self) -> "Agent":
+        """Its workers ask the control plane themselves, which is in the same process as the agent."""
+        from hbone.app.workers.agent import Agent, AgentParts
+
+        parts = AgentParts(
+            meshes={Source.XDS: self.control.mesh}, socket=self.control.socket_path
+        )
+        return Agent(self._settings.node, parts, self._logs, self._quit)
 
     async def __aexit__(self, *_: object) -> None:
         try:
@@ -90,7 +118,7 @@ class Up:
             f"  control socket   {self.control.socket_path}",
         ]
         lines += self.control.doors.lines()
-        lines += [f"  {one.name:<15}  {one.address}" for one in self.node.dataplane.listeners()]
+        lines += [f"  {one.name:<15}  {one.address}" for one in self.node.listeners()]
         return [
             *lines,
             "next: `hbone expose --as NS/SA PORT`, `hbone forward --as NS/SA PORT:HOST:PORT`; Ctrl-C ends it",
@@ -101,11 +129,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-async def run_up(settings: UpSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:
+async def run_up(
+    settings: UpSettings, place: Place, logs: Logs, stop: Stop, *, say: Say
+) -> int:
     """Until `stop`; the exit code."""
     logs.batch_with(asyncio.get_running_loop().call_later)
     async with Up(settings, place, logs, stop.set) as up:
+        await stop.unless_set(up.node.wait_ready())
         calm_collector()
-        say(up.summary())
+        if not stop.is_set:
+            say(up.summary())
         await stop.wait()
     return 0

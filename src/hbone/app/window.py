@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,7 +20,7 @@ from hbone.control.renewals import IdentityView, State
 from hbone.discovery.directory import Directory
 from hbone.discovery.model import Workload
 from hbone.identity.bundle import TrustBundle
-from hbone.telemetry.log import Logs
+from hbone.proxy.served import LocalWorkloads
 from hbone.telemetry.metrics import Metrics
 from hbone.telemetry.views import (
     CertificateView,
@@ -35,6 +36,8 @@ from hbone.times import WallTime
 
 if TYPE_CHECKING:
     from hbone.admin.http import HttpServer
+    from hbone.admin.routes import Before
+    from hbone.admin.source import AdminSource, Levels
 
 _STATES = {
     State.AVAILABLE: "valid",
@@ -59,7 +62,13 @@ class ShownNode(Protocol):
 class NodeWindow:
     """`hbone.admin.source.AdminSource` for a node; `quit` is what shutting down takes."""
 
-    def __init__(self, node: ShownNode, quit_: Callable[[], None], *, extra: Iterable[ListenerView] = ()) -> None:
+    def __init__(
+        self,
+        node: ShownNode,
+        quit_: Callable[[], None],
+        *,
+        extra: Iterable[ListenerView] = (),
+    ) -> None:
         self._node = node
         self._quit = quit_
         self._extra = tuple(extra)
@@ -104,11 +113,18 @@ class NodeWindow:
         self._quit()
 
     def _served_here(self, workload: Workload) -> bool:
-        local = self._node.dataplane.local
-        return any(
-            served is not None and served.workload.uid == workload.uid
-            for served in (local.served_at(SocketAddress(ip, workload.hbone_port)) for ip in workload.addresses)
+        return served_here(self._node.dataplane.local, workload)
+
+
+def served_here(local: LocalWorkloads, workload: Workload) -> bool:
+    """Is it one of those that this node works for?"""
+    return any(
+        served is not None and served.workload.uid == workload.uid
+        for served in (
+            local.served_at(SocketAddress(ip, workload.hbone_port))
+            for ip in workload.addresses
         )
+    )
 
 
 def certificate_view(view: IdentityView, wall: WallTime) -> CertificateView:
@@ -141,7 +157,22 @@ def root_views(bundle: TrustBundle) -> list[RootView]:
 
 
 def _text(wall: WallTime | None) -> str:
-    return "" if wall is None else datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
+    return (
+        ""
+        if wall is None
+        else datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the listeners serve. `before` is awaited before each answer (`hbone.admin.routes.Before`)."""
+
+    source: "AdminSource"
+    levels: "Levels"
+    metrics: Metrics
+    pending: Callable[[], Iterable[str]]
+    before: "Before | None" = None
 
 
 class Windows:
@@ -171,7 +202,10 @@ class Windows:
             raise
 
     def views(self) -> tuple[ListenerView, ...]:
-        return tuple(ListenerView(name=name, address=_name(sock)) for name, sock in self._sockets.items())
+        return tuple(
+            ListenerView(name=name, address=_name(sock))
+            for name, sock in self._sockets.items()
+        )
 
     def close_sockets(self) -> None:
         """For a start that failed."""
@@ -180,7 +214,7 @@ class Windows:
         self._sockets.clear()
         self._unlink()
 
-    async def serve(self, node: ShownNode, logs: Logs, metrics: Metrics, quit_: Callable[[], None]) -> AsyncExitStack:
+    async def serve(self, shown: Shown) -> AsyncExitStack:
         """Serve what is bound; closing the returned stack ends it."""
         undo = AsyncExitStack()
         if not self._sockets:
@@ -188,17 +222,19 @@ class Windows:
         from hbone.admin.endpoints import Window
         from hbone.admin.server import open_metrics, open_readiness, open_window
 
-        window = NodeWindow(node, quit_, extra=self.views())
+        window = Window(source=shown.source, levels=shown.levels)
         servers: list[HttpServer] = []
         undo.callback(self._unlink)
         undo.push_async_callback(_close_all, servers)
         try:
             if (sock := self._sockets.get("admin")) is not None:
-                servers.append(await open_window(sock, Window(source=window, levels=logs)))
+                servers.append(await open_window(sock, window, before=shown.before))
             if (sock := self._sockets.get("readiness")) is not None:
-                servers.append(await open_readiness(sock, lambda: node.pending))
+                servers.append(await open_readiness(sock, shown.pending))
             if (sock := self._sockets.get("metrics")) is not None:
-                servers.append(await open_metrics(sock, metrics))
+                servers.append(
+                    await open_metrics(sock, shown.metrics, before=shown.before)
+                )
         except BaseException:
             await undo.aclose()
             raise
@@ -219,4 +255,8 @@ async def _close_all(servers: "list[HttpServer]") -> None:
 
 def _name(sock: socket.socket) -> str:
     name = cast("object", sock.getsockname())
-    return str(SocketAddress.of(cast("tuple[object, ...]", name))) if isinstance(name, tuple) else str(name)
+    return (
+        str(SocketAddress.of(cast("tuple[object, ...]", name)))
+        if isinstance(name, tuple)
+        else str(name)
+    )

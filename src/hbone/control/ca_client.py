@@ -1,5 +1,7 @@
 """Certificates from a CA over gRPC: Istio's `CreateCertificate`, with a key that is made here and stays here."""
 
+from collections.abc import Sequence
+
 from hbone.ca.csr import new_request
 from hbone.control.channel import Endpoint, calling, opened
 from hbone.control.credentials import Credentials, credentials_from
@@ -37,14 +39,28 @@ class CaClient:
     async def fetch(self, spiffe_id: SpiffeId) -> Credentials:
         """Raises Unreachable, ControlRefused, or InvalidAnswer."""
         key = new_key()
-        request = IstioCertificateRequest(csr=new_request(key, spiffe_id), validity_duration=int(self._ttl_s))
+        request = IstioCertificateRequest(
+            csr=new_request(key, spiffe_id), validity_duration=int(self._ttl_s)
+        )
         if spiffe_id != self._own:
             request.metadata[IMPERSONATED] = str(spiffe_id)
         if self._holder:
             request.metadata[HOLDER] = self._holder
+        return credentials_from(await self._create(request), key, spiffe_id)
+
+    async def pass_on(self, request: IstioCertificateRequest) -> Sequence[str]:
+        """The chain for a request that somebody else made, for a key that stays there. Raises Unreachable,
+        ControlRefused."""
+        if self._own is not None and request.metadata[IMPERSONATED] == str(self._own):
+            del request.metadata[IMPERSONATED]
+        return await self._create(request)
+
+    async def _create(self, request: IstioCertificateRequest) -> Sequence[str]:
         async with calling(self._endpoint) as channel:
             create = IstioCertificateServiceStub(channel).CreateCertificate
-            async with opened(create, self._endpoint, timeout_s=self._deadline_s) as stream:
+            async with opened(
+                create, self._endpoint, timeout_s=self._deadline_s
+            ) as stream:
                 await stream.send_message(request, end=True)
                 response = await stream.recv_message()
-        return credentials_from(response.cert_chain if response is not None else (), key, spiffe_id)
+        return response.cert_chain if response is not None else ()

@@ -16,14 +16,17 @@ class LocalCa:
     """A source of certificates (`SvidSource`)."""
 
     def __init__(self, issuer: Issuer, *, ttl_s: float = 0.0) -> None:
-        self._issuer = issuer
+        self.issuer = issuer
         self._ttl_s = ttl_s
 
     async def fetch(self, spiffe_id: SpiffeId) -> Credentials:
         """Raises HboneError."""
         key = new_key()
         request = CertificateRequest(
-            csr=new_request(key, spiffe_id), ttl_s=int(self._ttl_s), impersonated=str(spiffe_id), holder=LOCAL_HOLDER
+            csr=new_request(key, spiffe_id),
+            ttl_s=int(self._ttl_s),
+            impersonated=str(spiffe_id),
+            holder=LOCAL_HOLDER,
         )
-        issued = await self._issuer.issue(request, caller=CALLER, refusal=lambda _: "")
+        issued = await self.issuer.issue(request, caller=CALLER, refusal=lambda _: "")
         return credentials_from(issued.response(), key, spiffe_id)

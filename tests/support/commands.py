@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+import click
 
 import hbone
 from hbone.addr import SocketAddress
@@ -137,13 +139,44 @@ class Running:
         return processes_of_session(self.pid)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Who runs a command: the interpreter to run it with, and the user id (None: ours)."""
+    """Who runs a command: the interpreter to run it with, and the user id (None: ours).
+
+    `packages`: where that interpreter finds what hbone stands on, None for one that knows it.
+    """
 
     python: str = sys.executable
     uid: int | None = None
-    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    packages: Path | None = None
+
+    @property
+    def search_path(self) -> str:
+        """For PYTHONPATH: the code under test first."""
+        return os.pathsep.join(map(str, (SOURCES, *([self.packages] if self.packages else []))))
+
+
+NOBODY: Final = 65534
+
+
+def unprivileged() -> User:
+    """A user without any right: ourselves, or, for root, nobody. Raises LookupError, with the reason, where there is
+    no interpreter that nobody may run."""
+    if os.geteuid() != 0:
+        return User()
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    here = Path(click.__file__).parents[1]
+    for user in (
+        User(uid=NOBODY),
+        User(uid=NOBODY, python=f"/usr/bin/{version}", packages=here),
+    ):
+        with Sandbox(user) as sandbox:
+            try:
+                if sandbox.run("--version").code == 0 and sandbox.run("schema", "node").code == 0:
+                    return user
+            except OSError:
+                continue
+    raise LookupError(f"user {NOBODY} may run neither {sys.executable} nor /usr/bin/{version} with {SOURCES}")
 
 
 class Sandbox:
@@ -192,8 +225,8 @@ class Sandbox:
         """No HBONE_ variable but the state directory; coverage's stay, so that it sees the processes."""
         kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COVERAGE_")}
         own = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "HBONE_STATE_DIR": str(self.state)}
-        own["PYTHONPATH"] = str(SOURCES)
-        return {**kept, **own, **OFF, **self.user.environment, **(more or {})}
+        own["PYTHONPATH"] = self.user.search_path
+        return {**kept, **own, **OFF, **(more or {})}
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None, limit_s: float = RUN_LIMIT_S) -> Done:
         """Run to the end."""

@@ -1,7 +1,8 @@
 """What commands take on their lines: identities, ports, HOST:PORT; a wrong one is told with what would be right."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from hbone.addr import Authority, SocketAddress
     from hbone.config.listen import Listen
     from hbone.config.refs import AccountRef
+
+
+PATH: Final = click.Path(path_type=Path, readable=False)  # who opens it knows best what is wrong with it
 
 
 class AccountType(click.ParamType[Any]):

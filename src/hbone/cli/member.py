@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hbone.cli.arguments import PATH
+
 if TYPE_CHECKING:
     from hbone.app.node import Place
     from hbone.app.programs import Membership
@@ -62,10 +64,10 @@ class Member:
 
 
 _OPTIONS = (
-    click.option("--ca", type=click.Path(path_type=Path), help="Stand alone: identities from this CA directory."),
-    click.option("--manifests", type=click.Path(path_type=Path), help="With --ca: the directory that tells the mesh."),
+    click.option("--ca", type=PATH, help="Stand alone: identities from this CA directory."),
+    click.option("--manifests", type=PATH, help="With --ca: the directory that tells the mesh."),
     click.option("--trust-domain", default="cluster.local", show_default=True, help="With --ca: its trust domain."),
-    click.option("--state-dir", type=click.Path(path_type=Path), help="State directory of the running `hbone up`."),
+    click.option("--state-dir", type=PATH, help="State directory of the running `hbone up`."),
     click.option(
         "--access-log",
         type=click.Choice(["text", "json", "off"]),

@@ -20,6 +20,7 @@ def from_openssl(name: str | None = "cart.shop", alpn: list[str] | None = None) 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some builds still offer what came before
     if alpn:
         context.set_alpn_protocols(alpn)
     said, heard = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hbone.cli.arguments import PATH
 from hbone.cli.commands.cert import TRUST_DOMAIN
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.option("--ca", type=click.Path(path_type=Path), help="A CA directory; by default that of `hbone up` here.")
+@click.option("--ca", type=PATH, help="A CA directory; by default that of `hbone up` here.")
 @click.option(
     "--trust-domain",
     "domain",
@@ -28,7 +29,7 @@ def bundle() -> None:
     type=TRUST_DOMAIN,
     help="Trust domain of the CA.",
 )
-@click.option("--state-dir", type=click.Path(path_type=Path), help="State directory of `hbone up`.")
+@click.option("--state-dir", type=PATH, help="State directory of `hbone up`.")
 @click.option(
     "-o",
     "--output",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hbone.cli.arguments import ACCOUNT
+from hbone.cli.arguments import ACCOUNT, PATH
 from hbone.cli.commands.revocation import list_, restore, revoke
 from hbone.cli.output import Format, Style, emit, output_option, styled
 
@@ -60,7 +60,7 @@ for _command in (list_, revoke, restore):
 
 @cert.command()
 @click.option("--as", "account", required=True, metavar="NS/SA", type=ACCOUNT, help="The identity to certify.")
-@click.option("--ca", type=click.Path(path_type=Path), help="A CA directory; else the running `hbone up` is asked.")
+@click.option("--ca", type=PATH, help="A CA directory; else the running `hbone up` is asked.")
 @click.option(
     "--trust-domain",
     "domain",
@@ -70,7 +70,7 @@ for _command in (list_, revoke, restore):
     help="Trust domain of the CA.",
 )
 @click.option("--ttl", "ttl_s", default="24h", show_default=True, type=_Ttl(), help="Lifetime: 12h, 30d …")
-@click.option("--state-dir", type=click.Path(path_type=Path), help="State directory of the running `hbone up`.")
+@click.option("--state-dir", type=PATH, help="State directory of the running `hbone up`.")
 @click.option(
     "--out",
     required=True,
@@ -103,7 +103,7 @@ def issue(
 
 
 @cert.command()
-@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=PATH)
 @output_option
 def show(files: tuple[Path, ...], output: Format) -> None:
     """What is in certificate files: identity, validity, issuer, key, and what keeps a certificate from being an SVID.
@@ -127,9 +127,9 @@ def show(files: tuple[Path, ...], output: Format) -> None:
 
 
 @cert.command()
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), help="Roots: PEM, or a SPIFFE bundle document.")
-@click.option("--ca", type=click.Path(path_type=Path), help="Roots of this CA directory.")
+@click.argument("file", metavar="FILE", type=PATH)
+@click.option("--bundle", type=PATH, help="Roots: PEM, or a SPIFFE bundle document.")
+@click.option("--ca", type=PATH, help="Roots of this CA directory.")
 @click.option("--as", "wanted", metavar="ID", help="The identity it must have: NS/SA, or spiffe://…")
 @click.option(
     "--trust-domain", "domain", type=TRUST_DOMAIN, help="Whose roots these are; by default the certificate's own."

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
+from hbone.cli.arguments import PATH
+
 LISTEN = "0.0.0.0:15012"
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file (YAML).")
+@click.option("--config", type=PATH, help="Settings file (YAML).")
 @click.option(
     "--listen", metavar="ADDR:PORT", help=f"Where other machines connect, by TLS [default: {LISTEN}]; or off."
 )
@@ -17,7 +19,7 @@ LISTEN = "0.0.0.0:15012"
 @click.option("--manifests", metavar="DIR", help="Directory of manifests.")
 @click.option("--trust-domain", metavar="NAME", help="Trust domain of the mesh [default: cluster.local].")
 @click.option("--ca", metavar="DIR", help="Issue from this CA instead of one made in the state directory.")
-@click.option("--state-dir", type=click.Path(path_type=Path), help="Where the CA, its records and the socket are kept.")
+@click.option("--state-dir", type=PATH, help="Where the CA, its records and the socket are kept.")
 @click.option("--print-config", is_flag=True, help="Print every setting, its value and origin, and end.")
 def control(config: Path | None, state_dir: Path | None, print_config: bool, **flags: str | None) -> int:
     """The control plane alone: issues identities and tells every node the mesh.

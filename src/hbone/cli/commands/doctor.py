@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hbone.cli.arguments import PATH
 from hbone.cli.output import Format, Style, emit, output_option, styled
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _TITLES = {"ok": ("ok", Style.GOOD), "warn": ("warn", Style.WARNING), "fail": ("
 @click.command()
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Look at this state directory.  [default: $XDG_STATE_HOME/hbone, /var/lib/hbone for root]",
 )
 @output_option

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from hbone.admin.listings import LISTINGS, Column, Form, Listing
+from hbone.cli.arguments import PATH
 from hbone.cli.output import Format, duration, emit, output_option, size, table
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class _Known(click.Choice[str]):
 @click.argument("name", required=False)
 @click.option("-n", "--namespace", help="Only of this namespace.")
 @click.option("--node", metavar="ADDR:PORT|unix:PATH", help="Admin listener to ask.  [default: 127.0.0.1:15000]")
-@click.option("--state-dir", type=click.Path(path_type=Path), help="Ask the `hbone up` with this state directory.")
+@click.option("--state-dir", type=PATH, help="Ask the `hbone up` with this state directory.")
 @click.option("-w", "--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
 @output_option
 def get(

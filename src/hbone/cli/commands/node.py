@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
+from hbone.cli.arguments import PATH
+
 
 @click.command()
-@click.option(
-    "--config", "config", type=click.Path(path_type=Path), help="Settings file (YAML)."
-)
+@click.option("--config", "config", type=PATH, help="Settings file (YAML).")
 @click.option(
     "--workload",
     metavar="NS[/NAME]/SA",
@@ -41,7 +41,7 @@ import click
 )
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Where `hbone up` keeps its socket.",
 )
 @click.option(
@@ -49,9 +49,7 @@ import click
     is_flag=True,
     help="Print every setting, its value and origin, and end.",
 )
-@click.option(
-    "--check", is_flag=True, help="Read and judge the settings and files, and end."
-)
+@click.option("--check", is_flag=True, help="Read and judge the settings and files, and end.")
 def node(
     config: Path | None,
     state_dir: Path | None,

@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hbone.cli.arguments import PATH
+
 if TYPE_CHECKING:
     pass
 
 
 @click.command()
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", required=False, type=PATH)
 @click.option("--as", "account", metavar="NS/SA", help="Programs on this machine speak as this one identity.")
-@click.option("--config", type=click.Path(path_type=Path), help="Node settings (YAML), as `hbone node` takes them.")
+@click.option("--config", type=PATH, help="Node settings (YAML), as `hbone node` takes them.")
 @click.option("--trust-domain", metavar="NAME", help="Trust domain of the mesh [default: cluster.local].")
 @click.option("--ca", metavar="DIR", help="Issue from this CA instead of one made in the state directory.")
 @click.option("--inbound", metavar="ADDR:PORT", help="Where tunnels arrive [default: 0.0.0.0:15008]; off for none.")
 @click.option("--socks", metavar="ADDR:PORT", help="SOCKS5 and HTTP CONNECT [default: 127.0.0.1:15080]; off for none.")
 @click.option("--control-listen", metavar="ADDR:PORT", help="Let other machines join, by TLS; 0.0.0.0:15012 by custom.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where they reach it, if not by that listener's address.")
-@click.option("--control-config", type=click.Path(path_type=Path), help="Control plane settings (YAML).")
-@click.option("--state-dir", type=click.Path(path_type=Path), help="Where the CA, the journal and the socket are kept.")
+@click.option("--control-config", type=PATH, help="Control plane settings (YAML).")
+@click.option("--state-dir", type=PATH, help="Where the CA, the journal and the socket are kept.")
 def up(
     directory: Path | None,
     account: str | None,

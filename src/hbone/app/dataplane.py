@@ -76,19 +76,13 @@ class DataPlane:
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
-        self._bound: list[
-            tuple[str, socket.socket, Callable[[socket.socket], None]]
-        ] = []
+        self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
         self.local = local_workloads(settings, around.store)
         parts = tunnel_parts(settings, around.clock, self._loop)
         self.links = parts.link
         half_close_s = settings.timeouts.half_close_timeout_s
-        self._half_closes = (
-            HalfCloses(self._loop, half_close_s) if half_close_s is not None else None
-        )
-        self._answers = answer_deadlines(
-            self._loop, settings.timeouts.connect_response_timeout_s
-        )
+        self._half_closes = HalfCloses(self._loop, half_close_s) if half_close_s is not None else None
+        self._answers = answer_deadlines(self._loop, settings.timeouts.connect_response_timeout_s)
         self.outcomes = Outcomes(around.access, around.counters, around.clock)
         self.pool = Pool(parts, around.identities, pool_policy(settings), self._tasks)
         self._illegal: frozenset[int] = frozenset()
@@ -102,9 +96,7 @@ class DataPlane:
             rearm=parts.link.rearm,
             half_closes=self._half_closes,
         )
-        self.plaintext = InboundPassthrough(
-            self._plain, self.local, self._illegal, around.authorize
-        )
+        self.plaintext = InboundPassthrough(self._plain, self.local, self._illegal, around.authorize)
         self.inbound = Inbound(self._inbound_parts(parts))
         self.outbound = Outbound(self._outbound_parts())
         around.identities.on_renewed(self.pool.identity_renewed)
@@ -147,9 +139,7 @@ class DataPlane:
             answers=self._answers,
             half_closes=self._half_closes,
             family=socket.AF_UNSPEC if self.settings.ipv6_enabled else socket.AF_INET,
-            context=OutboundContext(
-                illegal_ports=self._illegal, cluster_domain=self.settings.cluster_domain
-            ),
+            context=OutboundContext(illegal_ports=self._illegal, cluster_domain=self.settings.cluster_domain),
         )
 
     # --- listeners ------------------------------------------------------------------------------------------
@@ -163,22 +153,15 @@ class DataPlane:
                 sock.close()
             self._bound.clear()
             raise
-        ports = frozenset(
-            address.port
-            for _, sock, _ in self._bound
-            if (address := bound_address(sock)) is not None
-        )
+        ports = frozenset(address.port for _, sock, _ in self._bound if (address := bound_address(sock)) is not None)
         self._illegal = ports
         self.plaintext.illegal_ports = ports
         self.inbound.parts = replace(
             self.inbound.parts,
-            options=replace(
-                self.inbound.parts.options, context=InboundContext(illegal_ports=ports)
-            ),
+            options=replace(self.inbound.parts.options, context=InboundContext(illegal_ports=ports)),
         )
         self.outbound.parts = replace(
-            self.outbound.parts,
-            context=replace(self.outbound.parts.context, illegal_ports=ports),
+            self.outbound.parts, context=replace(self.outbound.parts.context, illegal_ports=ports)
         )
 
     def _bind_all(self) -> None:
@@ -190,26 +173,16 @@ class DataPlane:
             ("socks", listeners.socks, self._accept_program),
         ]
         for place, forward in enumerate(self.settings.forwards):
-            named.append(
-                (f"forward {place + 1}", forward.listen, self._acceptor(forward))
-            )
+            named.append((f"forward {place + 1}", forward.listen, self._acceptor(forward)))
         for name, listen, accepted in named:
             if listen is not None:
-                self._bound.append(
-                    (name, open_listener(listen, setting_of(name)), accepted)
-                )
+                self._bound.append((name, open_listener(listen, setting_of(name)), accepted))
 
     def start(self) -> None:
         """Begin to accept on what is bound."""
         probes = keep_alive(self.settings)
         for name, sock, accepted in self._bound:
-            listener = Listener(
-                self._loop,
-                sock,
-                accepted,
-                name=name,
-                keep_alive=None if name == "inbound" else probes,
-            )
+            listener = Listener(self._loop, sock, accepted, name=name, keep_alive=None if name == "inbound" else probes)
             self._listeners[name] = listener
             listener.start()
         self._bound.clear()
@@ -230,9 +203,7 @@ class DataPlane:
         if source is None:
             self._refuse_stranger(sock, downstream, target)
         else:
-            self.outbound.connect(
-                sock, Call(source=source, downstream=downstream, target=target)
-            )
+            self.outbound.connect(sock, Call(source=source, downstream=downstream, target=target))
 
     def _acceptor(self, forward: Forward) -> Callable[[socket.socket], None]:
         """For one explicit listener: always the same target."""
@@ -240,21 +211,12 @@ class DataPlane:
 
         def accepted(sock: socket.socket) -> None:
             downstream = _peer(sock)
-            source = (
-                self.local.outbound_source(downstream.ip)
-                if account is None
-                else self.account_workload(account)
-            )
+            source = self.local.outbound_source(downstream.ip) if account is None else self.account_workload(account)
             if source is None:
                 self._refuse_stranger(sock, downstream, forward.to)
             else:
                 # whoever names one target expects it in the mesh: nothing goes there in clear for want of an entry
-                call = Call(
-                    source=source,
-                    downstream=downstream,
-                    target=forward.to,
-                    unknown=Unknown.REFUSE,
-                )
+                call = Call(source=source, downstream=downstream, target=forward.to, unknown=Unknown.REFUSE)
                 self.outbound.connect(sock, call)
 
         return accepted
@@ -270,9 +232,7 @@ class DataPlane:
 
     async def _serve_program(self, sock: socket.socket) -> None:
         downstream = _peer(sock)
-        deadline = Instant(
-            self._loop.time() + self.settings.timeouts.handshake_timeout_s
-        )
+        deadline = Instant(self._loop.time() + self.settings.timeouts.handshake_timeout_s)
         try:
             wish = await entry.negotiate(sock, deadline)
         except HboneError as error:
@@ -285,31 +245,18 @@ class DataPlane:
             self._asking -= 1
         source = self.local.outbound_source(downstream.ip)
         if source is None:
-            self.outbound.refuse(
-                sock,
-                str(downstream),
-                str(wish.target),
-                _stranger(downstream),
-                wish.entry,
-            )
+            self.outbound.refuse(sock, str(downstream), str(wish.target), _stranger(downstream), wish.entry)
             return
-        call = Call(
-            source=source, downstream=downstream, target=wish.target, entry=wish.entry
-        )
+        call = Call(source=source, downstream=downstream, target=wish.target, entry=wish.entry)
         self.outbound.connect(sock, call)
 
-    def _refuse_stranger(
-        self, sock: socket.socket, downstream: SocketAddress, target: Authority
-    ) -> None:
+    def _refuse_stranger(self, sock: socket.socket, downstream: SocketAddress, target: Authority) -> None:
         self.outbound.refuse(sock, str(downstream), str(target), _stranger(downstream))
 
     def account_workload(self, account: AccountRef) -> Workload:
         """A workload of an account to speak as: the mesh's first, else one that stands for it."""
         for workload in self.around.store.workloads():
-            if (workload.namespace, workload.service_account) == (
-                account.namespace,
-                account.service_account,
-            ):
+            if (workload.namespace, workload.service_account) == (account.namespace, account.service_account):
                 return workload
         return stand_in(self.settings, account, None)
 
@@ -343,15 +290,11 @@ class DataPlane:
                 await asyncio.sleep(min(GOAWAY_GRACE_S, deadline_s / 4))
                 self.inbound.finish_drain()
                 await self.registry.wait_empty()
-                await (
-                    self.links.open.wait_empty()
-                )  # what the last streams wrote may still be in their tunnels
+                await self.links.open.wait_empty()  # what the last streams wrote may still be in their tunnels
                 await self.links.closing.wait_empty()
         except TimeoutError:
             pass
-        cut = self.registry.cut_all(
-            ConnectionCut("connection closed due to connection drain")
-        )
+        cut = self.registry.cut_all(ConnectionCut("connection closed due to connection drain"))
         await self._close()
         return cut
 
@@ -372,26 +315,16 @@ class DataPlane:
         return self.registry.views()
 
     def tunnels(self) -> tuple[TunnelView, ...]:
-        return (
-            tuple(tunnel.view() for tunnel in self.pool.tunnels())
-            + self.inbound.tunnels()
-        )
+        return tuple(tunnel.view() for tunnel in self.pool.tunnels()) + self.inbound.tunnels()
 
     def listeners(self) -> tuple[ListenerView, ...]:
-        return tuple(
-            ListenerView(name=name, address=str(one.address))
-            for name, one in self._listeners.items()
-        )
+        return tuple(ListenerView(name=name, address=str(one.address)) for name, one in self._listeners.items())
 
 
 def setting_of(listener: str) -> str:
     """The setting that says where a listener is."""
     kind, _, place = listener.partition(" ")
-    return (
-        f"forwards[{int(place) - 1}].listen"
-        if kind == "forward"
-        else f"listeners.{kind}"
-    )
+    return f"forwards[{int(place) - 1}].listen" if kind == "forward" else f"listeners.{kind}"
 
 
 def _peer(sock: socket.socket) -> SocketAddress:

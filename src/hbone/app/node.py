@@ -71,9 +71,7 @@ class Place:
         return control_socket(self.environment, self.state)
 
 
-def identity_source(
-    settings: NodeSettings, place: Place, holder: str = ""
-) -> tuple[SvidSource, "Endpoint | None"]:
+def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "Endpoint | None"]:
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
     `holder`: what the control plane is to know this node by, for one that takes trust bundles under that name.
@@ -83,9 +81,7 @@ def identity_source(
     """
     clock = SystemClock()
     if settings.ca is not None:
-        authority = cadir.load(
-            settings.ca, TrustDomain(settings.trust_domain), clock=clock
-        )
+        authority = cadir.load(settings.ca, TrustDomain(settings.trust_domain), clock=clock)
         issuer = Issuer(lambda: authority, clock=clock, rng=system_rng())
         return LocalCa(issuer, ttl_s=settings.svid_ttl_s), None
     remote = _remote_source(settings, place, holder)
@@ -106,13 +102,8 @@ def identity_source(
     return CaClient(endpoint, ttl_s=settings.svid_ttl_s, holder=holder), endpoint
 
 
-def _remote_source(
-    settings: NodeSettings, place: Place, holder: str
-) -> "tuple[SvidSource, Endpoint] | None":
-    in_cluster = (
-        bool(place.environment.get("KUBERNETES_SERVICE_HOST"))
-        and not place.control_socket.exists()
-    )
+def _remote_source(settings: NodeSettings, place: Place, holder: str) -> "tuple[SvidSource, Endpoint] | None":
+    in_cluster = bool(place.environment.get("KUBERNETES_SERVICE_HOST")) and not place.control_socket.exists()
     if settings.ca_address is None and settings.xds_address is None and not in_cluster:
         return None
     from hbone.app.bootstrap import bootstrap
@@ -123,9 +114,7 @@ def _remote_source(
         return None
     info = settings.workload
     own = info.account.spiffe_id(settings.trust_domain) if info is not None else None
-    return CaClient(
-        found.ca, ttl_s=settings.svid_ttl_s, holder=holder, own=own
-    ), found.xds
+    return CaClient(found.ca, ttl_s=settings.svid_ttl_s, holder=holder, own=own), found.xds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,25 +151,11 @@ def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
     """The parts of a node of its own; raises UsageError, InvalidConfiguration."""
     holder = new_holder()
     source, endpoint = identity_source(settings, place, holder)
-    defaults = Defaults(
-        trust_domain=settings.trust_domain,
-        network=settings.network,
-        cluster_id=settings.cluster_id,
-    )
+    defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
     names = MeshNames(trust_domain=settings.trust_domain)
-    files = FileSources(
-        manifests=settings.manifests,
-        local_xds=settings.local_xds,
-        defaults=defaults,
-        names=names,
-    )
+    files = FileSources(manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults, names=names)
     return NodeParts(
-        store=Store(),
-        source=source,
-        endpoint=endpoint,
-        files=files,
-        holder=holder,
-        environment=place.environment,
+        store=Store(), source=source, endpoint=endpoint, files=files, holder=holder, environment=place.environment
     )
 
 
@@ -190,10 +165,7 @@ def new_holder() -> str:
 
 
 def subscription_to(
-    endpoint: "Endpoint",
-    sinks: "Mapping[str, Sink]",
-    settings: NodeSettings,
-    parts: NodeParts,
+    endpoint: "Endpoint", sinks: "Mapping[str, Sink]", settings: NodeSettings, parts: NodeParts
 ) -> "Subscription":
     """A node's subscription to a control plane."""
     from hbone.app.bootstrap import is_foreign, node_id, node_metadata
@@ -206,9 +178,7 @@ def subscription_to(
         metadata={**node_metadata(settings, parts.environment), HOLDER: parts.holder},
     )
     # an istiod does not know our type, and says nothing
-    interests = (
-        {TRUST_BUNDLE_TYPE: Interest.IF_OFFERED} if is_foreign(endpoint) else None
-    )
+    interests = {TRUST_BUNDLE_TYPE: Interest.IF_OFFERED} if is_foreign(endpoint) else None
     return Subscription(endpoint, node, sinks, system_rng(), interests=interests)
 
 
@@ -216,11 +186,7 @@ class Node:
     """One node. `async with` builds and starts it; leaving drains and closes it."""
 
     def __init__(
-        self,
-        settings: NodeSettings,
-        parts: NodeParts,
-        logs: Logs,
-        quit_: Callable[[], None] = lambda: None,
+        self, settings: NodeSettings, parts: NodeParts, logs: Logs, quit_: Callable[[], None] = lambda: None
     ) -> None:
         """`quit_`: what `POST /quitquitquit` does."""
         self.settings = settings
@@ -238,12 +204,8 @@ class Node:
         self._draining = False
         self._bound = False
         self._ready = asyncio.Event()
-        self.files = (
-            MeshFiles(parts.files, self._replace) if parts.files is not None else None
-        )
-        self.policies = NodePolicies(
-            self.store, only(parts.allow, settings.trust_domain)
-        )
+        self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
+        self.policies = NodePolicies(self.store, only(parts.allow, settings.trust_domain))
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
         describe_process(self.metrics, __version__, logs)
@@ -298,23 +260,13 @@ class Node:
                 self.files.start(self._tasks)
             self.policies.start(self._tasks, self.dataplane.registry)
             if parts.mesh is not None:
-                undo.callback(
-                    parts.mesh.on_policies(
-                        partial(self.policies.replace, Source.MANIFESTS)
-                    )
-                )
+                undo.callback(parts.mesh.on_policies(partial(self.policies.replace, Source.MANIFESTS)))
                 undo.callback(parts.mesh.on_change(self._mesh_changed))
             if parts.trust is not None:
                 trust = parts.trust()
                 self._trusted((trust.current,))
-                undo.callback(
-                    trust.on_change(lambda current: self._trusted((current,)))
-                )
-            feeds = (
-                parts.feeds
-                if parts.endpoint is None
-                else (Feed(endpoint=parts.endpoint), *parts.feeds)
-            )
+                undo.callback(trust.on_change(lambda current: self._trusted((current,))))
+            feeds = parts.feeds if parts.endpoint is None else (Feed(endpoint=parts.endpoint), *parts.feeds)
             if feeds:
                 self._subscribe(feeds)
             self._prefetch()
@@ -327,26 +279,19 @@ class Node:
         self._draining = True
         cut = await self.dataplane.drain(self.settings.timeouts.drain_deadline_s)
         if cut:
-            log.warning(
-                "connections cut at the drain deadline", extra={"connections": cut}
-            )
+            log.warning("connections cut at the drain deadline", extra={"connections": cut})
         await self._undo.aclose()
 
     def _begin(self) -> None:
         self.dataplane.start()
         self._ready.set()
         for listener in self.dataplane.listeners():
-            log.info(
-                "listening",
-                extra={"listener": listener.name, "address": listener.address},
-            )
+            log.info("listening", extra={"listener": listener.name, "address": listener.address})
 
     # --- the mesh -------------------------------------------------------------------------------------------
 
     def _replace(self, source: Source, loaded: Protected) -> None:
-        self.policies.replace(
-            source, loaded.policies
-        )  # first: what they protect must not come before them
+        self.policies.replace(source, loaded.policies)  # first: what they protect must not come before them
         self._mesh_changed(self.store.replace_all(source, loaded.state))
         self._prefetch()
 
@@ -372,18 +317,13 @@ class Node:
         cut = self.dataplane.trust_changed(bundle)
         if cut:
             log.warning("tunnels of revoked peers cut", extra={"tunnels": cut})
-        self.keeper.trust_changed(
-            bundle.revocations, frozenset(key for one in domains for key in one.renew)
-        )
+        self.keeper.trust_changed(bundle.revocations, frozenset(key for one in domains for key in one.renew))
 
     def _subscribe(self, feeds: tuple[Feed, ...]) -> None:
         """Nothing is accepted before the mesh is known: an unknown destination would be taken for a foreign one."""
         self._pending.add("state manager")
         subscriptions = [
-            subscription_to(
-                feed.endpoint, self._sinks(feed.source), self.settings, self._parts
-            )
-            for feed in feeds
+            subscription_to(feed.endpoint, self._sinks(feed.source), self.settings, self._parts) for feed in feeds
         ]
         for subscription in subscriptions:
             self._tasks.start(subscription.run(), name="discovery")
@@ -396,11 +336,7 @@ class Node:
         from hbone.control.trust_sink import TrustSink
         from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
-        trust: dict[str, Sink] = (
-            {TRUST_BUNDLE_TYPE: TrustSink(self._trusted)}
-            if source is Source.XDS
-            else {}
-        )
+        trust: dict[str, Sink] = {TRUST_BUNDLE_TYPE: TrustSink(self._trusted)} if source is Source.XDS else {}
         return {
             **trust,
             AUTHORIZATION_TYPE: PolicySink(self.policies, source),
@@ -417,9 +353,7 @@ class Node:
         """Certificates of the workloads here are asked for before the first connection needs them."""
         info = self.settings.workload
         if info is not None:
-            self.keeper.prefetch(
-                info.account.spiffe_id(TrustDomain(self.settings.trust_domain))
-            )
+            self.keeper.prefetch(info.account.spiffe_id(TrustDomain(self.settings.trust_domain)))
 
     # --- views ----------------------------------------------------------------------------------------------
 
@@ -438,25 +372,16 @@ class Node:
 
     def _shown(self) -> Shown:
         window = NodeWindow(self, self._quit, extra=self._windows.views())
-        return Shown(
-            source=window,
-            levels=self._logs,
-            metrics=self.metrics,
-            pending=lambda: self.pending,
-        )
+        return Shown(source=window, levels=self._logs, metrics=self.metrics, pending=lambda: self.pending)
 
     def process(self) -> ProcessView:
-        state = (
-            "draining" if self._draining else "starting" if self._pending else "ready"
-        )
+        state = "draining" if self._draining else "starting" if self._pending else "ready"
         return ProcessView(
             role="node",
             version=__version__,
             pid=os.getpid(),
             state=state,
-            started_at=datetime.fromtimestamp(self._started_wall, UTC).isoformat(
-                timespec="seconds"
-            ),
+            started_at=datetime.fromtimestamp(self._started_wall, UTC).isoformat(timespec="seconds"),
             uptime_s=self._clock.now() - self._started,
             pending=self.pending,
             listeners=self.listeners(),

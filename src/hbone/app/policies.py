@@ -14,14 +14,7 @@ from hbone.discovery.store import Source
 from hbone.errors import HboneError
 from hbone.net.tasks import Tasks
 from hbone.policy.decide import Missing, PolicyEngine
-from hbone.policy.model import (
-    Authorization,
-    ConnectionFacts,
-    Destination,
-    Scope,
-    caller,
-    closed,
-)
+from hbone.policy.model import Authorization, ConnectionFacts, Destination, Scope, caller, closed
 from hbone.proxy.judge import Authorize, Facts
 from hbone.proxy.registry import Connection, Registry
 
@@ -31,9 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hbone.policy")
 
-CHUNK: Final = (
-    200  # connections between two looks at the loop: under 5 ms at 20 µs each
-)
+CHUNK: Final = 200  # connections between two looks at the loop: under 5 ms at 20 µs each
 
 
 class NodePolicies:
@@ -62,10 +53,7 @@ class NodePolicies:
         for one in sorted(self._sources):
             merged.update({policy.key: policy for policy in self._sources[one]})
         if self.engine.replace(merged.values()):
-            log.info(
-                "policies in force",
-                extra={"policies": len(merged), "version": self.engine.version},
-            )
+            log.info("policies in force", extra={"policies": len(merged), "version": self.engine.version})
             self.judge_again()
 
     # --- open connections -------------------------------------------------------------------------------------
@@ -94,9 +82,7 @@ class NodePolicies:
                 cut += 1
             await asyncio.sleep(0)
         if cut:
-            log.info(
-                "connections closed after a policy change", extra={"connections": cut}
-            )
+            log.info("connections closed after a policy change", extra={"connections": cut})
 
     def _judged(self, registry: Registry) -> list[tuple[Connection, ConnectionFacts]]:
         return [
@@ -120,11 +106,7 @@ def _facts(facts: Facts, directory: Directory) -> ConnectionFacts:
     else:
         destination = Destination("")
     return ConnectionFacts(
-        caller(facts.identity),
-        facts.source.ip,
-        destination,
-        facts.destination.ip,
-        facts.destination.port,
+        caller(facts.identity), facts.source.ip, destination, facts.destination.ip, facts.destination.port
     )
 
 
@@ -136,9 +118,7 @@ class PolicySink:
         self._source = source
         self._held: dict[str, Authorization] = {}
 
-    async def take(
-        self, updates: "Sequence[ResourceUpdate]", removed: Sequence[str]
-    ) -> "Sequence[Reject]":
+    async def take(self, updates: "Sequence[ResourceUpdate]", removed: Sequence[str]) -> "Sequence[Reject]":
         """A policy that cannot be understood is refused, and until it can be, what it protects stays closed."""
         from hbone.discovery.policies import decode_policy
         from hbone.discovery.resources import InvalidResource
@@ -154,8 +134,6 @@ class PolicySink:
                 rejects.append(Reject(update.name, error.what))
                 if update.name not in self._held:
                     namespace, _, name = update.name.partition("/")
-                    self._held[update.name] = closed(
-                        namespace, name, Scope.NAMESPACE, error.what
-                    )
+                    self._held[update.name] = closed(namespace, name, Scope.NAMESPACE, error.what)
         self._policies.replace(self._source, self._held.values())
         return rejects

@@ -51,11 +51,7 @@ class Up:
     """
 
     def __init__(
-        self,
-        settings: UpSettings,
-        place: Place,
-        logs: Logs,
-        quit_: Callable[[], None] = lambda: None,
+        self, settings: UpSettings, place: Place, logs: Logs, quit_: Callable[[], None] = lambda: None
     ) -> None:
         self._settings = settings
         self._logs = logs
@@ -65,9 +61,7 @@ class Up:
 
     async def __aenter__(self) -> Self:
         await self.control.prepare()
-        self.node = (
-            self._agent() if worker_count(self._settings.node) > 1 else self._node()
-        )
+        self.node = self._agent() if worker_count(self._settings.node) > 1 else self._node()
         await self.node.bind()
         try:
             await self.control.__aenter__()
@@ -84,21 +78,14 @@ class Up:
     def _node(self) -> Node:
         source = _OwnCa(self.control, self._settings.node.svid_ttl_s)
         mesh = self.control.mesh
-        parts = NodeParts(
-            store=mesh.store,
-            source=source,
-            mesh=mesh,
-            trust=lambda: self.control.ca.trust,
-        )
+        parts = NodeParts(store=mesh.store, source=source, mesh=mesh, trust=lambda: self.control.ca.trust)
         return Node(self._settings.node, parts, self._logs, self._quit)
 
     def _agent(self) -> "Agent":
         """Its workers ask the control plane themselves, which is in the same process as the agent."""
         from hbone.app.workers.agent import Agent, AgentParts
 
-        parts = AgentParts(
-            meshes={Source.XDS: self.control.mesh}, socket=self.control.socket_path
-        )
+        parts = AgentParts(meshes={Source.XDS: self.control.mesh}, socket=self.control.socket_path)
         return Agent(self._settings.node, parts, self._logs, self._quit)
 
     async def __aexit__(self, *_: object) -> None:
@@ -129,9 +116,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-async def run_up(
-    settings: UpSettings, place: Place, logs: Logs, stop: Stop, *, say: Say
-) -> int:
+async def run_up(settings: UpSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:
     """Until `stop`; the exit code."""
     logs.batch_with(asyncio.get_running_loop().call_later)
     async with Up(settings, place, logs, stop.set) as up:

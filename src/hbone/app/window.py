@@ -62,13 +62,7 @@ class ShownNode(Protocol):
 class NodeWindow:
     """`hbone.admin.source.AdminSource` for a node; `quit` is what shutting down takes."""
 
-    def __init__(
-        self,
-        node: ShownNode,
-        quit_: Callable[[], None],
-        *,
-        extra: Iterable[ListenerView] = (),
-    ) -> None:
+    def __init__(self, node: ShownNode, quit_: Callable[[], None], *, extra: Iterable[ListenerView] = ()) -> None:
         self._node = node
         self._quit = quit_
         self._extra = tuple(extra)
@@ -120,10 +114,7 @@ def served_here(local: LocalWorkloads, workload: Workload) -> bool:
     """Is it one of those that this node works for?"""
     return any(
         served is not None and served.workload.uid == workload.uid
-        for served in (
-            local.served_at(SocketAddress(ip, workload.hbone_port))
-            for ip in workload.addresses
-        )
+        for served in (local.served_at(SocketAddress(ip, workload.hbone_port)) for ip in workload.addresses)
     )
 
 
@@ -157,11 +148,7 @@ def root_views(bundle: TrustBundle) -> list[RootView]:
 
 
 def _text(wall: WallTime | None) -> str:
-    return (
-        ""
-        if wall is None
-        else datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
-    )
+    return "" if wall is None else datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,10 +189,7 @@ class Windows:
             raise
 
     def views(self) -> tuple[ListenerView, ...]:
-        return tuple(
-            ListenerView(name=name, address=_name(sock))
-            for name, sock in self._sockets.items()
-        )
+        return tuple(ListenerView(name=name, address=_name(sock)) for name, sock in self._sockets.items())
 
     def close_sockets(self) -> None:
         """For a start that failed."""
@@ -232,9 +216,7 @@ class Windows:
             if (sock := self._sockets.get("readiness")) is not None:
                 servers.append(await open_readiness(sock, shown.pending))
             if (sock := self._sockets.get("metrics")) is not None:
-                servers.append(
-                    await open_metrics(sock, shown.metrics, before=shown.before)
-                )
+                servers.append(await open_metrics(sock, shown.metrics, before=shown.before))
         except BaseException:
             await undo.aclose()
             raise
@@ -255,8 +237,4 @@ async def _close_all(servers: "list[HttpServer]") -> None:
 
 def _name(sock: socket.socket) -> str:
     name = cast("object", sock.getsockname())
-    return (
-        str(SocketAddress.of(cast("tuple[object, ...]", name)))
-        if isinstance(name, tuple)
-        else str(name)
-    )
+    return str(SocketAddress.of(cast("tuple[object, ...]", name))) if isinstance(name, tuple) else str(name)

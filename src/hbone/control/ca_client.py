@@ -39,9 +39,7 @@ class CaClient:
     async def fetch(self, spiffe_id: SpiffeId) -> Credentials:
         """Raises Unreachable, ControlRefused, or InvalidAnswer."""
         key = new_key()
-        request = IstioCertificateRequest(
-            csr=new_request(key, spiffe_id), validity_duration=int(self._ttl_s)
-        )
+        request = IstioCertificateRequest(csr=new_request(key, spiffe_id), validity_duration=int(self._ttl_s))
         if spiffe_id != self._own:
             request.metadata[IMPERSONATED] = str(spiffe_id)
         if self._holder:
@@ -58,9 +56,7 @@ class CaClient:
     async def _create(self, request: IstioCertificateRequest) -> Sequence[str]:
         async with calling(self._endpoint) as channel:
             create = IstioCertificateServiceStub(channel).CreateCertificate
-            async with opened(
-                create, self._endpoint, timeout_s=self._deadline_s
-            ) as stream:
+            async with opened(create, self._endpoint, timeout_s=self._deadline_s) as stream:
                 await stream.send_message(request, end=True)
                 response = await stream.recv_message()
         return response.cert_chain if response is not None else ()

@@ -23,10 +23,7 @@ class LocalCa:
         """Raises HboneError."""
         key = new_key()
         request = CertificateRequest(
-            csr=new_request(key, spiffe_id),
-            ttl_s=int(self._ttl_s),
-            impersonated=str(spiffe_id),
-            holder=LOCAL_HOLDER,
+            csr=new_request(key, spiffe_id), ttl_s=int(self._ttl_s), impersonated=str(spiffe_id), holder=LOCAL_HOLDER
         )
         issued = await self.issuer.issue(request, caller=CALLER, refusal=lambda _: "")
         return credentials_from(issued.response(), key, spiffe_id)

@@ -10,45 +10,16 @@ from hbone.cli.arguments import PATH
 
 @click.command()
 @click.option("--config", "config", type=PATH, help="Settings file (YAML).")
-@click.option(
-    "--workload",
-    metavar="NS[/NAME]/SA",
-    help="Work for this one workload (dedicated mode).",
-)
+@click.option("--workload", metavar="NS[/NAME]/SA", help="Work for this one workload (dedicated mode).")
 @click.option("--manifests", metavar="DIR", help="Directory of manifests.")
-@click.option(
-    "--local-xds",
-    metavar="FILE",
-    help="ztunnel's local file of workloads and services.",
-)
+@click.option("--local-xds", metavar="FILE", help="ztunnel's local file of workloads and services.")
 @click.option("--ca", metavar="DIR", help="Issue certificates from this CA directory.")
 @click.option("--inbound", metavar="ADDR:PORT", help="Where HBONE tunnels arrive.")
-@click.option(
-    "--socks",
-    metavar="ADDR:PORT",
-    help="Where programs connect by SOCKS5 or HTTP CONNECT.",
-)
-@click.option(
-    "--workers",
-    metavar="N|auto",
-    help="Processes that share the work; auto: one for each core.",
-)
-@click.option(
-    "--worker",
-    type=int,
-    hidden=True,
-    help="Be a worker of the agent at the other end of this descriptor.",
-)
-@click.option(
-    "--state-dir",
-    type=PATH,
-    help="Where `hbone up` keeps its socket.",
-)
-@click.option(
-    "--print-config",
-    is_flag=True,
-    help="Print every setting, its value and origin, and end.",
-)
+@click.option("--socks", metavar="ADDR:PORT", help="Where programs connect by SOCKS5 or HTTP CONNECT.")
+@click.option("--workers", metavar="N|auto", help="Processes that share the work; auto: one for each core.")
+@click.option("--worker", type=int, hidden=True, help="Be a worker of the agent at the other end of this descriptor.")
+@click.option("--state-dir", type=PATH, help="Where `hbone up` keeps its socket.")
+@click.option("--print-config", is_flag=True, help="Print every setting, its value and origin, and end.")
 @click.option("--check", is_flag=True, help="Read and judge the settings and files, and end.")
 def node(
     config: Path | None,

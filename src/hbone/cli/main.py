@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "forward": Entry("forward:forward", RUN, "A local port that leads to a mesh destination."),
     "expose": Entry("expose:expose", RUN, "Let the mesh reach a local port under an identity."),
     "get": Entry("get:get", LOOK, "What a running node holds: workloads, services, connections."),
+    "policy": Entry("policy:policy", LOOK, "Who may talk to whom: check, explain, test, compare, suggest."),
     "schema": Entry("schema:schema", LOOK, "JSON Schema of a settings file."),
     "bench": Entry("bench:bench", LOOK, "Measure hbone beside Envoy, and both beside no proxy."),
     "completion": Entry("completion:completion", LOOK, "The script that completes hbone in your shell."),

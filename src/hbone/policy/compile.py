@@ -160,8 +160,6 @@ def _with_unknown(rule: Rule) -> Rule:
 def with_trust_domains(rule: Rule, names: MeshNames) -> Rule:
     """Principals and trust domains that name the mesh's own domain, widened to its aliases."""
     known = names.trust_domains
-    if known == ("cluster.local",):
-        return rule  # each principal would become itself
     clauses = tuple(
         replace(
             clause,

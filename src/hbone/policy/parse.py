@@ -24,6 +24,7 @@ from hbone.policy.model import Action
 from hbone.policy.requestauth import read_request_authentication
 from hbone.policy.rules import read_rules
 
+SECURITY_KINDS: Final = ("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication")
 DRY_RUN: Final = "istio.io/dry-run"
 MAX_TARGETS: Final = 16
 

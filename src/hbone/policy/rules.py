@@ -59,7 +59,7 @@ def _item(item: Section, key: str, fields: Mapping[str, Field], namespace: str) 
     inner.finish()
     if not constraints and len(inner.problems) == before:
         known = ", ".join(fields)
-        inner.problem((), f"a {key} without a field", f"give at least one of: {known} (or the not… form)")
+        inner.problem((), f"the {key} has no field", f"give at least one of: {known} (or the not… form)")
     if key == "source":
         _check_accounts(inner)
     return Match(tuple(constraints))

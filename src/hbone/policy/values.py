@@ -1,7 +1,7 @@
 """What rules list, from text: patterns, service accounts, address ranges, ports, paths; a Problem for what is wrong."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
@@ -104,8 +104,19 @@ def read_value(section: Section, path: Path, text: str, kind: Kind, namespace: s
 
 def read_values(section: Section, key: str, kind: Kind, namespace: str) -> tuple[Value, ...]:
     """A list of texts; wrong items are reported and left out."""
-    found = [read_value(section, path, text, kind, namespace) for path, text in section.texts(key)]
+    found = [read_value(section, path, text, kind, namespace) for path, text in _texts(section, key)]
     return tuple(dict.fromkeys(value for value in found if value is not None))
+
+
+def _texts(section: Section, key: str) -> Iterator[tuple[Path, str]]:
+    """As `Section.texts`, but tells numbers, most often ports, how to become texts."""
+    for path, value in section.values(key):
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            section.problem(path, f"{value} is a number", f'write it in quotes: "{value}"')
+        else:
+            section.wrong_type(path, value, "text")
 
 
 def bracketed(text: str) -> tuple[str, ...] | None:

@@ -108,7 +108,7 @@ async def negotiate(sock: socket.socket, deadline: Instant) -> Wish:
             "a program connected and did not say where to", fix="speak SOCKS5 or HTTP CONNECT"
         ) from error
     except (socks5.SocksViolation, httpconnect.HttpViolation) as error:
-        _say(sock, getattr(error, "reply", b""))
+        _say(sock, error.reply)
         raise
     except OSError as error:
         raise PeerViolation("a program went away before it said where to", why=error.strerror or "") from error

@@ -19,7 +19,9 @@ _REASONS: Final = {
 
 
 class HttpViolation(PeerViolation):
-    """Not a CONNECT that we can serve. Attribute: `reply` (bytes to send before closing)."""
+    """Not a CONNECT that we can serve. `reply`: bytes to send before closing; none to who speaks no HTTP."""
+
+    reply: bytes = b""
 
 
 def parse_head(head: bytes) -> Authority:

@@ -29,7 +29,9 @@ class Reply(IntEnum):
 
 
 class SocksViolation(PeerViolation):
-    """The client does not speak SOCKS5 as we do. Attribute: `reply` (bytes to send before closing)."""
+    """The client does not speak SOCKS5 as we do. `reply`: bytes to send before closing."""
+
+    reply: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

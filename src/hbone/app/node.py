@@ -132,7 +132,7 @@ class NodeParts:
     `files` are the node's own sources on disk, `endpoint` is a control plane to subscribe to, `mesh` the state of a
     control plane in the same process and `trust` what that has everybody trust; a node has any of these, or none.
     `feeds`: for a worker, what its agent tells in the name of each source.
-    `holder`: what the control plane knows this node's certificates by.
+    `holder`: what the control plane knows this node's certificates by. `on_trust` is told whom to trust from now on.
     """
 
     store: Store
@@ -145,6 +145,7 @@ class NodeParts:
     holder: str = ""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     allow: tuple[AccountRef, ...] = ()
+    on_trust: Callable[[TrustBundle], object] = lambda _: None
 
 
 def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
@@ -314,6 +315,7 @@ class Node:
         for one in domains:
             bundle = bundle.merged(one.bundle)
         self._identities.trust(bundle)
+        self._parts.on_trust(bundle)
         cut = self.dataplane.trust_changed(bundle)
         if cut:
             log.warning("tunnels of revoked peers cut", extra={"tunnels": cut})

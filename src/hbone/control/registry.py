@@ -117,7 +117,7 @@ class Registry:
         self._check_limits(wish, holder, instead_of)
         wish = replace(wish, name=self._name(wish, instead_of))
         uid = self._uid(wish.namespace, wish.name)
-        addresses = self._addresses(wish, holder, uid) or self._assigned(uid, instead_of)
+        addresses = self._addresses(wish, holder, uid) or self._assigned(uid, holder, instead_of)
         services = self._services(wish, holder)
         workload = Workload(
             uid=uid,
@@ -234,14 +234,23 @@ class Registry:
                 raise RegistrationRefused(
                     f"{ip} is not the address of a workload", fix="give the address it is reached at"
                 )
-            owner = self._directory.workload_at(self._network, ip)
-            if owner is not None and owner.uid != uid:
-                raise Conflict(f"the address {ip} is taken", why=f"it is {owner.uid}'s", fix="choose another address")
+            self._check_free(ip, uid)
         return tuple(dict.fromkeys(wish.addresses))
 
-    def _assigned(self, uid: str, instead_of: Lease | None) -> tuple[IpAddress, ...]:
+    def _check_free(self, ip: IpAddress, uid: str) -> None:
+        owner = self._directory.workload_at(self._network, ip)
+        if owner is not None and owner.uid != uid:
+            raise Conflict(f"the address {ip} is taken", why=f"it is {owner.uid}'s", fix="choose another address")
+
+    def _assigned(self, uid: str, holder: Holder, instead_of: Lease | None) -> tuple[IpAddress, ...]:
+        """A machine's own address, if it comes from another one than this; else a loopback address."""
         if instead_of is not None and instead_of.workload.uid == uid:
             return instead_of.workload.addresses
+        own = tuple(ip for ip in holder.addresses if not ip.is_loopback)
+        for ip in own:
+            self._check_free(ip, uid)
+        if own:
+            return own
         for ip in _candidates(uid):
             if self._directory.workload_at(self._network, ip) is None:
                 return (ip,)

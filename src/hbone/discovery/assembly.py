@@ -43,6 +43,9 @@ from hbone.identity.spiffe import parse_trust_domain
 
 _NONE: Final[Mapping[str, str]] = {}
 
+NODE_LABEL: Final = "kubernetes.io/hostname"
+"""The label of an entry that names the node it runs on: Kubernetes' own for what is tied to one machine."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
@@ -160,6 +163,7 @@ class _Assembly:
             protocol=spoken.protocol,
             trust_domain=self._defaults.trust_domain,
             service_account=share(draft.account or DEFAULT_SERVICE_ACCOUNT),
+            node=share(draft.labels.get(NODE_LABEL, "")),
             waypoint=self._workload_waypoint(draft),
             canonical_name=share(canonical_name(draft.labels, name)),
             canonical_revision=share(canonical_revision(draft.labels)),

@@ -42,7 +42,8 @@ def by_sds(document: Settings, path: Path, *, kind: str = "GRPC") -> Settings:
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):
-            return [changed(item) for item in cast("list[Any]", value)]
+            items: list[Any] = value
+            return [changed(item) for item in items]
         if not isinstance(value, dict):
             return value
         found = {key: changed(item) for key, item in cast("dict[str, Any]", value).items()}

@@ -202,7 +202,7 @@ async def test_a_dry_run_policy_denies_nobody(tmp_path: Path) -> None:
     dry = DENY_JOB.replace("{name: no-jobs,", '{name: no-jobs, annotations: {istio.io/dry-run: "true"},')
     async with world(tmp_path, dry) as mesh:
         assert await mesh.reaches(JOB)
-        assert mesh.inbound.policies.engine.dry_run["shop/no-jobs"]
+        assert "shop/no-jobs" in mesh.inbound.policies.engine.dry_run
 
 
 async def test_strict_refuses_who_proves_no_identity_and_takes_who_does(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def by_sds(document: Settings, path: Path, *, kind: str = "GRPC") -> Settings:
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):
-            items: list[Any] = value
+            items = cast("list[Any]", value)  # type: ignore[redundant-cast] # for pyright
             return [changed(item) for item in items]
         if not isinstance(value, dict):
             return value

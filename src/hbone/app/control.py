@@ -1,6 +1,7 @@
 """A control plane process: a CA, the mesh's state, registrations, and the socket that they are served on."""
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from hbone.config.model import ControlSettings
 from hbone.control import cadir
 from hbone.control.admin import Admin
 from hbone.control.attest_unix import UnixAccess
+from hbone.control.ca_service import IssueLimits
 from hbone.control.caplane import AUDIT, CaPlace, CaPlane
 from hbone.control.issue import Issuer, IssueRules
+from hbone.control.limiter import CallerLimits
 from hbone.control.publish import Mesh
 from hbone.control.registry import Registry
 from hbone.control.rotation import rotation_of
@@ -60,7 +63,13 @@ class Control:
             domain=settings.cluster_domain,
         )
         names = MeshNames(trust_domain=settings.trust_domain)
-        files = FileSources(manifests=settings.manifests, local_xds=None, defaults=defaults, names=names)
+        files = FileSources(
+            manifests=settings.manifests,
+            local_xds=None,
+            defaults=defaults,
+            names=names,
+            allow_empty=settings.allow_empty_mesh,
+        )
         self.files = MeshFiles(files, self._replace)
 
     @property
@@ -83,6 +92,18 @@ class Control:
             cadir.load(self.settings.ca, TrustDomain(self.settings.trust_domain), clock=SystemClock())
         self._prepared = True
 
+    def make_state(self) -> Callable[[], None]:
+        """Make the state directory; the answer takes it away again while nothing is in it, if it was not there."""
+        there = self._state.exists()
+        make_private(self._state)
+
+        def undo() -> None:
+            if not there:
+                with contextlib.suppress(OSError):
+                    self._state.rmdir()
+
+        return undo
+
     def _replace(self, source: Source, loaded: Protected) -> None:
         self.mesh.set_policies(loaded.policies)
         self.mesh.replace_all(source, loaded.state)
@@ -90,7 +111,7 @@ class Control:
     async def __aenter__(self) -> Self:
         if not self._prepared:
             await self.prepare()
-        make_private(self._state)
+        self.make_state()
         listening = ControlSocket.listen(self.socket_path)
         async with AsyncExitStack() as undo:
             try:
@@ -143,6 +164,7 @@ class Control:
                 callers=self.doors.callers,
                 clock=place.clock,
                 tokens=self.doors.tokens,
+                limits=IssueLimits(CallerLimits(settings.certificate_rate), place.clock),
                 local=self.doors.local,
             )
         )

@@ -61,8 +61,13 @@ class Up:
 
     async def __aenter__(self) -> Self:
         await self.control.prepare()
+        undo = self.control.make_state()  # the node may have its window there
         self.node = self._agent() if worker_count(self._settings.node) > 1 else self._node()
-        await self.node.bind()
+        try:
+            await self.node.bind()
+        except BaseException:
+            undo()
+            raise
         try:
             await self.control.__aenter__()
         except BaseException:

@@ -9,7 +9,9 @@ import click
 from hbone.cli.arguments import PATH
 
 if TYPE_CHECKING:
-    pass
+    from hbone.app.node import Place
+    from hbone.config.load import Loaded
+    from hbone.config.model import NodeSettings
 
 
 @click.command()
@@ -55,11 +57,25 @@ def up(
     place = Place(environment=environment, state_dir=state_dir)
     logs = Logs(node.settings.logging)
     try:
-        settings = UpSettings(control=control.settings, node=node.settings)
+        settings = UpSettings(control=control.settings, node=_with_window(node, place))
         with placed(control), placed(node):
             return run(lambda stop: run_up(settings, place, logs, stop, say=_say))
     finally:
         logs.close()
+
+
+def _with_window(node: "Loaded[NodeSettings]", place: "Place") -> "NodeSettings":
+    """The operator's window is in the state directory, unless somebody chose a place: there only its owner looks in,
+    and `hbone get` finds the one of each mesh on this machine."""
+    from hbone.admin.client import admin_socket
+    from hbone.config.listen import UnixListen
+    from hbone.config.load import OriginKind
+
+    if node.origin("listeners.admin").kind is not OriginKind.DEFAULT:
+        return node.settings
+    window = UnixListen(str(admin_socket(place.state).absolute()))
+    listeners = node.settings.listeners.model_copy(update={"admin": window})
+    return node.settings.model_copy(update={"listeners": listeners})
 
 
 def _say(lines: list[str]) -> None:

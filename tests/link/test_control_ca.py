@@ -19,15 +19,18 @@ from grpclib.exceptions import GRPCError
 from hbone.ca.csr import new_request
 from hbone.control.attest_unix import Grant
 from hbone.control.ca_client import CaClient
+from hbone.control.ca_service import IssueLimits
 from hbone.control.channel import ControlRefused, UnixEndpoint, calling
+from hbone.control.limiter import CallerLimits
 from hbone.control.records import Wanted, find
 from hbone.errors import Unreachable
 from hbone.identity.verify import PeerSide, verify_peer
 from hbone.net.clock import SystemClock, new_key
 from hbone.proto.citadel_grpc import IstioCertificateServiceStub
 from hbone.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from hbone.protocol.limits import Rate
 from hbone.times import WallTime
-from tests.support.controlplane import Served, make_authority, serving, spiffe
+from tests.support.controlplane import FakeClock, Served, make_authority, serving, spiffe
 
 WEB = spiffe("shop", "web")
 STRANGER = os.geteuid() + 1  # an owner that is not us
@@ -191,6 +194,20 @@ async def test_a_full_disk_stops_issuing_and_loses_nothing_that_was_handed_out(s
     assert len(await served.ca.store.read(lambda database: find(database, Wanted()))) == handed_out
     await served.ca.store.write(lambda database: database.execute("PRAGMA max_page_count = 100000").fetchall())
     assert isinstance(await create(served, new_request(new_key(), WEB)), IstioCertificateResponse), "room again"
+
+
+async def test_a_caller_that_asks_for_too_many_is_told_when_to_ask_again(tmp_path: Path) -> None:
+    clock = FakeClock(SystemClock().wall())
+    limits = IssueLimits(CallerLimits(Rate(burst=2, per_s=0.5)), clock)
+    async with serving(Served(directory=tmp_path, limits=limits)) as served:
+        client = CaClient(served.endpoint, ttl_s=60)
+        for _ in range(2):
+            await client.fetch(WEB)
+        words = "RESOURCE_EXHAUSTED.*the limit is 2 at once and 0.5 a second; ask again in 2.0 s"
+        with pytest.raises(ControlRefused, match=words):
+            await client.fetch(WEB)
+        clock.advance(2)
+        await client.fetch(WEB)
 
 
 async def raw(served: Served, path: str, body: bytes) -> Status:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hbone.ca.authority import CaKeys, CertificateAuthority
 from hbone.control.attest_unix import Grant, UnixAccess
+from hbone.control.ca_service import IssueLimits
 from hbone.control.callers import Callers, UnixProcesses
 from hbone.control.caplane import AUDIT, CaPlace, CaPlane
 from hbone.control.channel import UnixEndpoint
@@ -64,6 +65,7 @@ class Served:
     mesh: Mesh = field(default_factory=Mesh)
     authority: CertificateAuthority | None = None
     max_connections: int = 1024
+    limits: IssueLimits | None = None
     plane: ControlPlane = field(init=False)
     server: ControlServer = field(init=False)
     ca: CaPlane = field(init=False)
@@ -99,6 +101,7 @@ class Served:
                 [UnixProcesses(_NoRoot(trust_domain=DOMAIN, owner_uid=self.owner_uid, grants=self.grants))]
             ),
             clock=self.clock,
+            limits=self.limits,
         )
         self.server = ControlServer(self.plane, max_connections=self.max_connections)
 

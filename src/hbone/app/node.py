@@ -154,7 +154,13 @@ def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
     source, endpoint = identity_source(settings, place, holder)
     defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
     names = MeshNames(trust_domain=settings.trust_domain)
-    files = FileSources(manifests=settings.manifests, local_xds=settings.local_xds, defaults=defaults, names=names)
+    files = FileSources(
+        manifests=settings.manifests,
+        local_xds=settings.local_xds,
+        defaults=defaults,
+        names=names,
+        allow_empty=settings.allow_empty_mesh,
+    )
     return NodeParts(
         store=Store(), source=source, endpoint=endpoint, files=files, holder=holder, environment=place.environment
     )

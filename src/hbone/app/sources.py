@@ -41,6 +41,10 @@ class Protected:
     state: MeshState
     policies: tuple[Authorization, ...] = ()
 
+    @property
+    def count(self) -> int:
+        return len(self.state.workloads) + len(self.state.services) + len(self.policies)
+
 
 Apply = Callable[[Source, Protected], object]
 NAMES: Final = MeshNames()
@@ -50,13 +54,30 @@ NAMES: Final = MeshNames()
 class FileSources:
     """What is read from disk; None for none.
 
-    `defaults` are for manifests that leave things out, `names` for what policies call the mesh.
+    `defaults` are for manifests that leave things out, `names` for what policies call the mesh. `allow_empty`: a
+    change that leaves nothing of what was there is meant.
     """
 
     manifests: Path | None = None
     local_xds: Path | None = None
     defaults: Defaults
     names: MeshNames = NAMES
+    allow_empty: bool = False
+
+
+def _anything(_held: Protected, _loaded: Protected) -> Iterable[Problem]:
+    return ()
+
+
+def _emptied(path: Path, held: Protected, loaded: Protected) -> Iterable[Problem]:
+    """A directory that was emptied, or another one mounted in its place, must not take the mesh down."""
+    if loaded.count or not held.count:
+        return
+    yield Problem(
+        what=f"nothing is left here: all {held.count} workloads, services and policies would be removed",
+        fix="put the files back; or, if that is meant, start again with `allow_empty_mesh: true` (HBONE_ALLOW_EMPTY_MESH=true)",
+        file=str(path),
+    )
 
 
 class MeshFiles:
@@ -64,6 +85,7 @@ class MeshFiles:
 
     def __init__(self, sources: FileSources, apply: Apply) -> None:
         self._watches: list[tuple[str, FilesWatch[Protected]]] = []
+        self._allow_empty = sources.allow_empty
         if sources.manifests is not None:
             load = partial(load_manifests, defaults=sources.defaults, names=sources.names)
             self._watch("manifests", sources.manifests, load, Source.MANIFESTS, apply)
@@ -71,7 +93,8 @@ class MeshFiles:
             self._watch("local_xds", sources.local_xds, load_local_file, Source.LOCAL_FILE, apply)
 
     def _watch(self, name: str, path: Path, load: Callable[[Path], Protected], source: Source, apply: Apply) -> None:
-        self._watches.append((name, FilesWatch(path, load, lambda loaded: apply(source, loaded))))
+        guard = _anything if self._allow_empty else partial(_emptied, path)
+        self._watches.append((name, FilesWatch(path, load, lambda loaded: apply(source, loaded), guard)))
 
     async def load(self) -> None:
         """Read everything now; raises InvalidConfiguration with all problems."""

@@ -18,6 +18,7 @@ from hbone.config.fields import (
     Count,
     DomainName,
     Duration,
+    FrameRate,
     ListenSetting,
     OptionalListen,
     OptionalWorkloadInfo,
@@ -29,6 +30,7 @@ from hbone.config.fields import (
 )
 from hbone.config.listen import TcpListen
 from hbone.config.sections import Frames, Http2, Limits, Logging, Tcp, Timeouts
+from hbone.protocol.limits import Rate
 
 LIVE, DRAIN, RESTART = Applies.LIVE, Applies.DRAIN, Applies.RESTART
 
@@ -103,6 +105,11 @@ def _shown(value: str) -> str:
 TokenSource = Annotated[str, PlainSerializer(_shown, return_type=str)]
 
 
+_ALLOW_EMPTY = (
+    "take manifests that hold nothing any more; otherwise that counts as a mistake, and what they held stays in force"
+)
+
+
 class NodeSettings(Settings):
     """A node proxy (`node.yaml`)."""
 
@@ -126,6 +133,7 @@ class NodeSettings(Settings):
     manifests: Path | None = setting(
         None, "directory of WorkloadEntry, ServiceEntry, Service … manifests, re-read when it changes", LIVE
     )
+    allow_empty_mesh: bool = setting(False, _ALLOW_EMPTY)
     local_xds: Path | None = setting(
         None, "file of workloads, services and policies in ztunnel's local form, re-read when it changes", LIVE,
         env=("LOCAL_XDS_PATH",),
@@ -243,6 +251,7 @@ class ControlSettings(Settings):
     cluster_id: str = setting("Kubernetes", "cluster of workloads that name none")
     cluster_domain: str = setting("cluster.local", "DNS suffix of services")
     manifests: Path | None = setting(None, "directory of manifests, re-read when it changes", LIVE)
+    allow_empty_mesh: bool = setting(False, _ALLOW_EMPTY)
     state_dir: Path | None = setting(
         None, "where state is kept, mode 0700; by default $XDG_STATE_HOME/hbone, /var/lib/hbone for root"
     )
@@ -272,6 +281,9 @@ class ControlSettings(Settings):
     max_svid_ttl_s: Duration = setting(86_400.0 * 90, "longest lifetime that is granted", LIVE, ge=1)
     root_ttl_s: Duration = setting(86_400.0 * 3650, "lifetime of a root certificate made here", ge=60)
     intermediate_ttl_s: Duration = setting(86_400.0 * 365, "lifetime of an intermediate certificate made here", ge=60)
+    certificate_rate: FrameRate = setting(
+        Rate(burst=2000, per_s=200), "certificates that one caller (a user of this machine, a node) may ask for"
+    )
     listeners: ControlListeners = setting(ControlListeners, "where to listen")
     drain_deadline_s: Duration = setting(5.0, "how long requests may finish after SIGTERM", LIVE)
     logging: Logging = setting(Logging, "log")

@@ -7,7 +7,7 @@ are right again. Reading happens off the loop.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -41,13 +41,22 @@ def fingerprint(path: Path) -> Fingerprint:
 class FilesWatch(Generic[T]):
     """Loads `path` once, and again after each change; `apply` puts what was loaded in force."""
 
-    def __init__(self, path: Path, load: Callable[[Path], T], apply: Callable[[T], object]) -> None:
-        """`load` reads and parses everything, or raises InvalidConfiguration with all problems."""
+    def __init__(
+        self,
+        path: Path,
+        load: Callable[[Path], T],
+        apply: Callable[[T], object],
+        guard: Callable[[T, T], Iterable[Problem]] = lambda _held, _loaded: (),
+    ) -> None:
+        """`load` reads and parses everything, or raises InvalidConfiguration with all problems. `guard`: what speaks
+        against putting the second in the place of the first, which is in force."""
         self._path = path
         self._load = load
         self._apply = apply
         self._problems: tuple[Problem, ...] = ()
         self._seen: Fingerprint = ()
+        self._guard = guard
+        self._held: T | None = None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -57,7 +66,12 @@ class FilesWatch(Generic[T]):
     async def load(self) -> None:
         """Read now; raises InvalidConfiguration, with nothing changed."""
         seen = await asyncio.to_thread(fingerprint, self._path)
-        self._apply(await asyncio.to_thread(self._load, self._path))
+        loaded = await asyncio.to_thread(self._load, self._path)
+        against = tuple(self._guard(self._held, loaded)) if self._held is not None else ()
+        if against:
+            raise InvalidConfiguration(against)
+        self._apply(loaded)
+        self._held = loaded
         self._problems = ()
         self._seen = seen
 

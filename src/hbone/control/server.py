@@ -21,7 +21,7 @@ from hbone.control.admin import Admin
 from hbone.control.admin_service import AdminService
 from hbone.control.ads_service import DiscoveryService, Subscribers, SubscriberView
 from hbone.control.attest_unix import UnixAccess
-from hbone.control.ca_service import CertificateService
+from hbone.control.ca_service import CertificateService, IssueLimits
 from hbone.control.callers import Callers
 from hbone.control.issue import Issuer
 from hbone.control.publish import Mesh
@@ -48,6 +48,7 @@ class ControlPlane:
     callers: Callers
     clock: Clock
     tokens: Tokens | None = None
+    limits: IssueLimits | None = None
     local: LocalServices | None = None
 
 
@@ -113,7 +114,7 @@ class ControlServer:
         plane = self._plane
         identify = plane.callers.on(peer)
         services: list[Servable] = [
-            CertificateService(plane.issuer, identify),
+            CertificateService(plane.issuer, identify, plane.limits),
             DiscoveryService(self._subscribers, identify),
             RegistryService(plane.registry, plane.mesh, identify),
         ]

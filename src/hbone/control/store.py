@@ -85,15 +85,16 @@ class StateStore:
         return cls(path, database)
 
     async def write(self, work: Work[T]) -> T:
-        """Run `work` in a transaction; its result once it is on disk. Raises StoreFailed, or what `work` raised."""
+        """Run `work` in a transaction; its result once it is on disk. Raises StoreFailed, or what `work` raised.
+
+        Who stops waiting does not stop the write.
+        """
         if self._closed:
             raise StoreFailed("the state is closed", why="this process is stopping")
         loop = asyncio.get_running_loop()
         job = _Job(work, loop, loop.create_future())
         self._jobs.put(job)
-        # not cancelled half-way: the write happens all the same, and whoever waits for it must know
-        await asyncio.wait([job.answer])
-        return job.answer.result()  # type: ignore[no-any-return]  # what `work` returned
+        return await job.answer  # type: ignore[no-any-return]  # what `work` returned
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` on what was last committed, beside the writes. Raises StoreFailed, or what `work` raised."""
@@ -243,7 +244,7 @@ def explained(error: sqlite3.Error, path: Path) -> StoreFailed:
 def _corrupt(path: Path, found: str) -> UsageError:
     return UsageError(
         f"the state in {path} is damaged",
-        why=found[:200],
+        why=(found.splitlines() or ["unknown"])[-1][:200],
         fix=f"restore it from a backup; or move {path.name}, {path.name}-wal and {path.name}-shm away: "
         "the CA's keys and certificates in ca/ stay and are taken up again, the record of issued and revoked "
         "certificates is lost",

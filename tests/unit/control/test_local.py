@@ -275,6 +275,26 @@ async def test_an_invalid_state_never_replaces_a_valid_one(tmp_path: Path, caplo
     assert watched.watch.problems == ()
 
 
+async def test_a_change_that_a_guard_speaks_against_is_kept_out_until_it_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.txt"
+    file.write_text("a b")
+    watched = Watched(tmp_path)
+
+    def guard(held: MeshState, loaded: MeshState) -> list[Problem]:
+        gone = bool(held.workloads) and not loaded.workloads
+        return [Problem(what="nothing is left", fix="put it back")] if gone else []
+
+    watched.watch = FilesWatch(tmp_path, watched._load, watched._apply, guard)  # pyright: ignore[reportPrivateUsage]
+    file.write_text("")
+    await watched.watch.load()
+    assert watched.names == [], "an empty beginning is nobody's mistake"
+    for text, names in (("a b", ["a", "b"]), ("", ["a", "b"]), ("c", ["c"])):
+        file.write_text(text)
+        await watched.watch.reload()
+        assert watched.names == names
+        assert bool(watched.watch.problems) is (text == "")
+
+
 async def test_a_change_on_disk_is_taken_also_when_the_file_is_replaced(watched: Watched) -> None:
     turn = 0
 

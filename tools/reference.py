@@ -25,7 +25,7 @@ from hbone.cli.main import cli
 from hbone.config.catalogue import section_of
 from hbone.config.environment import REFUSED, WITHOUT_EFFECT
 from hbone.config.fields import Settings
-from hbone.config.model import ControlSettings, Expose, Forward, NodeSettings
+from hbone.config.model import Attest, ControlSettings, Expose, Forward, JwtIssuer, NodeSettings
 from hbone.config.schema import environment_of
 from hbone.config.show import scalar
 from hbone.errors import HboneError, PeerRejected
@@ -39,6 +39,7 @@ NOTE: Final = "<!-- Written by `make docs` from {source}. Do not edit. -->"
 
 COMMAND_LINE_VARIABLES: Final = {
     "HBONE_STATE_DIR": "where the CA, the journal and the sockets are kept; `--state-dir` wins over it",
+    "HBONE_JOIN_TOKEN": "the token of `hbone join`, which takes it out of its own environment",
     "HBONE_DEBUG": "set to anything: an internal error also shows its traceback",
 }
 GENERAL_VARIABLES: Final = {
@@ -129,7 +130,13 @@ def settings_page() -> Iterator[str]:
     )
     yield from _items("forwards", Forward)
     yield from _items("exposes", Expose)
-    yield from _model("Control plane", "The control plane inside `hbone up`, by variables.", ControlSettings)
+    yield from _model(
+        "Control plane",
+        "`hbone control --config control.yaml`, `hbone up --control-config control.yaml`.",
+        ControlSettings,
+    )
+    yield from _items("jwt_issuers", JwtIssuer)
+    yield from _items("attest", Attest)
 
 
 def _model(title: str, about: str, model: type[Settings]) -> Iterator[str]:

@@ -56,7 +56,7 @@ TOOLS: Final = {
 case "$1 $*" in
 get*) if [ -n "$ADMIN" ]; then shift; set -- get --node "$ADMIN" "$@"; fi ;;
 node*--config*) ;;
-up* | node*) if [ -n "$DEFAULTS" ]; then export $DEFAULTS; fi ;;
+up* | node* | join*) if [ -n "$DEFAULTS" ]; then export $DEFAULTS; fi ;;
 esac
 exec {python} -m hbone "$@"
 """,

@@ -169,16 +169,20 @@ async def strangers_are_turned_away(stage: Stage) -> Evidence:
     """Plaintext, a certificate of another CA, and a server with the wrong identity."""
     evidence = Evidence()
     node_b = SocketAddress.parse(f"{API}:{stage.ports.inbound_b}")
-    for what, attempt in (("plain HTTP to the tunnel port", _plaintext), ("a certificate of another CA", _foreign)):
+    strangers = (
+        ("plain HTTP to the tunnel port", "plain HTTP", _plaintext),
+        ("a certificate of another CA", "is not trusted", _foreign),
+    )
+    for what, why, attempt in strangers:
         before = len(stage.node_b.lines())
         said = await attempt(node_b, stage)
-        line = await stage.wait_access(stage.node_b, "error=", after=before)
+        line = await stage.wait_access(stage.node_b, "error=", why, after=before)
         _require(line, f"{what} left no line in the access log")
         evidence.seen.append(f"{what}: refused ({said})")
         evidence.quotes.append(f"node b: {_excerpt(line, ('error',))}")
     before = len(stage.node_a.lines())
     answer = await asyncio.to_thread(_try_get, stage.client(), IMPOSTOR_HOST, 443)
-    line = await stage.wait_access(stage.node_a, "error=", after=before)
+    line = await stage.wait_access(stage.node_a, "error=", "payments", after=before)
     _require(answer is None and line, "a server with the wrong identity was spoken to", answer or line)
     evidence.seen.append(f"{IMPOSTOR_HOST}, where something else than payments answers: refused before a byte was sent")
     evidence.quotes.append(f"node a: {_excerpt(line, ('error',))}")

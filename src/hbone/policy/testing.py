@@ -67,7 +67,7 @@ class Outcome:
     def to_json(self) -> dict[str, object]:
         return {
             "name": self.case.name,
-            "place": self.case.place,
+            "case_place": self.case.place,
             "passed": self.passed,
             "expect": self.case.expect.value,
             **self.explanation.to_json(),

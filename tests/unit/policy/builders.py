@@ -130,7 +130,11 @@ def value(written: str | int) -> Value:
 
 def constraint(field: Field, *allowed: str | int, refused: tuple[str | int, ...] = ()) -> Constraint:
     """Texts are patterns as in manifests; for fields of addresses they are ranges."""
-    make = (lambda text: parse_prefix(str(text))) if field in {Field.SOURCE_IPS, Field.DESTINATION_IPS} else value
+    ranges = field in {Field.SOURCE_IPS, Field.DESTINATION_IPS}
+
+    def make(written: str | int) -> Value:
+        return parse_prefix(str(written)) if ranges else value(written)
+
     return Constraint(field=field, allowed=tuple(map(make, allowed)), refused=tuple(map(make, refused)))
 
 

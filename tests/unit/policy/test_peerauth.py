@@ -45,7 +45,7 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=[" ".join(row[:3]) for row in ROWS])
 def test_modes_merge_from_mesh_to_port(row: tuple[str, ...]) -> None:
-    manifests = []
+    manifests: list[str] = []
     if row[0] != "-":
         manifests.append(peer("mesh", spec(row[0]), namespace="istio-system"))
     if row[1] != "-":

@@ -44,6 +44,7 @@ class Logs:
         self._default = settings.log_level
         self._levels = ""
         self._targets: set[str] = set()
+        self._found = {name: logging.getLogger(name).level for name in ("", ROOT)}
         logging.getLogger().addHandler(self._handler)
         self.set_levels(settings.log_level)
 
@@ -86,10 +87,12 @@ class Logs:
         self.access_lines.schedule = schedule
 
     def close(self) -> None:
-        """Write what is waiting and let go of the logging module."""
+        """Write what is waiting, and leave the logging module as it was."""
         logging.getLogger().removeHandler(self._handler)
         for name in self._targets:
             logging.getLogger(name).setLevel(logging.NOTSET)
+        for name, level in self._found.items():
+            logging.getLogger(name).setLevel(level)
         self.access_lines.close(CLOSE_WAIT_S)
         self.lines.close(CLOSE_WAIT_S)
 

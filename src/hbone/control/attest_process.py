@@ -89,15 +89,11 @@ class Attestor:
         if at_connect is not None:
             now = self._facts_of(peer.pid)
             facts = now if now is not None and now.started == at_connect.started else None
-        found = {
-            rule.identity: Attested(identity=rule.identity, hint=rule.hint)
-            for rule in reversed(self._rules)  # the first rule's hint stays
-            if rule.fits(peer, facts)
-        }
-        return tuple(found[rule.identity] for rule in self._distinct() if rule.identity in found)
-
-    def _distinct(self) -> list[ProcessRule]:
-        return list({rule.identity: rule for rule in reversed(self._rules)}.values())[::-1]
+        found: dict[SpiffeId, Attested] = {}
+        for rule in self._rules:
+            if rule.fits(peer, facts):
+                found.setdefault(rule.identity, Attested(identity=rule.identity, hint=rule.hint))
+        return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)

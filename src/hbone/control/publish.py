@@ -63,6 +63,7 @@ class Mesh:
         self.catalogues[AUTHORIZATION_TYPE].update([policy_resource(policy) for policy in changed], gone)
         for call in tuple(self._policy_listeners.values()):
             call(tuple(wanted.values()))
+        self._published()
 
     def on_policies(self, call: OnPolicies) -> Callable[[], object]:
         """`call` with all policies, now and after each change. Returns what ends it."""

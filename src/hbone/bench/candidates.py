@@ -18,7 +18,7 @@ from hbone.addr import SocketAddress
 from hbone.bench.envoy import EnvoyClient, EnvoyServer, envoy_command, write_config
 from hbone.bench.figures import Lane
 from hbone.bench.pki import TRUST_DOMAIN, BenchPki
-from hbone.bench.ports import HBONE_PORT, Ports
+from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes, Started
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import ENVOY
@@ -138,11 +138,15 @@ class EnvoyPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HbonePair:
-    """Two of our nodes, each dedicated to one workload, with their logs as users have them."""
+    """Two of our nodes, each dedicated to one workload, with their logs as users have them. `workers` in each."""
 
     key: str = "hbone"
-    title: str = "a pair of hbone nodes"
+    workers: int = 1
     has_proxies: bool = True
+
+    @property
+    def title(self) -> str:
+        return "a pair of hbone nodes" if self.workers == 1 else f"a pair of hbone nodes, --workers {self.workers}"
 
     def missing(self) -> str | None:
         return None if _node_command_works() else "`hbone node` does not run; try `hbone node --help`"
@@ -150,11 +154,11 @@ class HbonePair:
     def open(self, ground: Ground) -> Lane:
         entries = {kind: ground.ports.free() for kind in ground.targets}
         directory = ground.processes.directory
-        mesh = write_config(mesh_document(ground.host), directory / "hbone-mesh.json")
+        tunnel = ground.ports.free(ground.host)
+        mesh = write_config(mesh_document(tunnel), directory / f"{self.key}-mesh.json")
         ready = {name: ground.ports.free() for name in (CLIENT, SERVER)}
         forwards = {entries[kind]: target for kind, target in ground.targets.items()}
-        tunnel = SocketAddress(ground.host, HBONE_PORT)
-        configs = {
+        configs: dict[str, dict[str, object]] = {
             CLIENT: node_settings(CLIENT, ground.pki.directory, mesh, ready[CLIENT]) | forward_settings(forwards),
             SERVER: node_settings(SERVER, ground.pki.directory, mesh, ready[SERVER], inbound=tunnel),
         }
@@ -175,8 +179,10 @@ class HbonePair:
         )
 
     def _start(self, ground: Ground, name: str, config: dict[str, object]) -> Started:
-        file = write_config(config, ground.processes.directory / f"hbone-{name}.yaml")  # JSON is YAML
-        return ground.processes.serve(f"hbone-{name}", [sys.executable, "-m", "hbone", "node", "--config", str(file)])
+        config = config | {"workers": self.workers}
+        file = write_config(config, ground.processes.directory / f"{self.key}-{name}.yaml")  # JSON is YAML
+        command = [sys.executable, "-m", "hbone", "node", "--config", str(file)]
+        return ground.processes.serve(f"{self.key}-{name}", command)
 
 
 def node_settings(
@@ -204,9 +210,11 @@ def forward_settings(forwards: Mapping[SocketAddress, SocketAddress]) -> dict[st
     return {"forwards": [{"listen": str(listen), "to": str(to)} for listen, to in forwards.items()]}
 
 
-def mesh_document(server: IPv4Address) -> dict[str, object]:
-    """The mesh in ztunnel's local form: the server, reached by HBONE, and the client, whom nobody calls."""
-    return {"workloads": [_workload(SERVER, server, "HBONE"), _workload(CLIENT, server - 1, "TCP")]}
+def mesh_document(server: SocketAddress) -> dict[str, object]:
+    """The mesh in ztunnel's local form: the server, whose node is there, and the client, whom nobody calls."""
+    ip = IPv4Address(str(server.ip))
+    reached = _workload(SERVER, ip, "HBONE") | {"hbonePort": server.port}
+    return {"workloads": [reached, _workload(CLIENT, ip - 1, "TCP")]}
 
 
 def _workload(name: str, ip: IPv4Address, protocol: str) -> dict[str, object]:
@@ -250,6 +258,7 @@ CANDIDATES: Mapping[str, Candidate] = {
         EnvoyPair(key="envoy", concurrency=None),
         EnvoyPair(key="envoy-1", concurrency=1),
         HbonePair(),
+        HbonePair(key="hbone-2", workers=2),
     )
 }
 

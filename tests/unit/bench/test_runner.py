@@ -112,5 +112,6 @@ def test_the_settings_given_to_our_nodes_are_valid(tmp_path: Path) -> None:
 
 
 def test_the_mesh_given_to_our_nodes_has_the_server_at_its_address() -> None:
-    document = mesh_document(IPv4Address("127.64.0.9"))
+    document = mesh_document(SocketAddress.parse("127.64.0.9:4711"))
     assert "127.64.0.9" in str(document)
+    assert "4711" in str(document)

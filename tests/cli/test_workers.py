@@ -66,13 +66,18 @@ class Pair:
         self.echo = Echo(ip)
         self.ip = ip
         load_or_create(sandbox.work / "ca", TrustDomain("cluster.local"), clock=SystemClock(), rng=system_rng())
-        self.mesh({"server": ip, "client": ip[:-1] + "2"})
-        self.server = self.node("server", inbound=f"{ip}:15008")
+        self.mesh(self.both)
+        self.server = self.node("server", inbound=f"{ip}:15008", workers=2)
         self.client = self.start_client()
 
-    def mesh(self, workloads: dict[str, str]) -> None:
-        new = self.sandbox.write("mesh.new", json.dumps({"workloads": [_workload(*one) for one in workloads.items()]}))
+    def mesh(self, workloads: dict[str, str], policies: tuple[dict[str, Any], ...] = ()) -> None:
+        document = {"workloads": [_workload(*one) for one in workloads.items()], "policies": policies}
+        new = self.sandbox.write("mesh.new", json.dumps(document))
         new.replace(self.sandbox.work / "mesh.yaml")
+
+    @property
+    def both(self) -> dict[str, str]:
+        return {"server": self.ip, "client": self.ip[:-1] + "2"}
 
     def start_client(self, **more: Any) -> Running:
         forwards = [{"listen": "127.0.0.1:0", "to": str(self.echo.address)}]
@@ -265,8 +270,21 @@ def test_a_change_of_the_mesh_reaches_both_workers(pair: Pair) -> None:
         return sum(map(answered, [pair] * MANY))
 
     until(lambda: answers() == 0, "no worker to know the server")
-    pair.mesh({"server": pair.ip, "client": pair.ip[:-1] + "2"})
+    pair.mesh(pair.both)
     until(lambda: answers() == MANY, "both workers to know the server again")
+
+
+def test_a_policy_is_enforced_by_all_workers_also_on_connections_that_are_open(pair: Pair) -> None:
+    callers = {"principals": [{"Exact": "cluster.local/ns/client/sa/client"}]}
+    deny = {"name": "no", "namespace": "server", "scope": "Namespace", "action": "Deny", "rules": [[[callers]]]}
+    with ExitStack() as held:
+        conns = [held.enter_context(pair.connect()) for _ in range(MANY)]
+        assert all(map(echoes, conns))
+        pair.mesh(pair.both, (deny,))
+        until(lambda: not any(map(echoes, conns)), "all of them to be cut")
+    assert not any(map(answered, [pair] * MANY))
+    pair.mesh(pair.both)
+    until(lambda: all(map(answered, [pair] * MANY)), "all to pass again")
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C", "SIGTERM to all", "quitquitquit"])

@@ -154,7 +154,7 @@ async def test_a_denied_identity_is_answered_401_and_the_line_names_the_policy(t
         assert not await mesh.reaches(JOB)
         line = await mesh.line_with('direction="inbound"', "explicitly denied by: shop/no-jobs")
         assert 'src.identity="spiffe://cluster.local/ns/batch/sa/job"' in line
-        assert "http status: 401" in await mesh.line_with('direction="outbound"', "401")
+        assert "http status: 401" in await mesh.line_with('direction="outbound"', "http status: 401")
 
 
 async def test_an_allow_policy_keeps_everybody_else_out(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Self
 from hbone.addr import SocketAddress, parse_ip
 from hbone.app.control import Control
 from hbone.app.node import Node, Place, parts_from
+from hbone.config.listen import parse_listen
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.config.sections import Logging
 from hbone.control.admin_client import AdminClient
@@ -150,6 +151,11 @@ class MeshNode:
         self._access = mesh.directory / f"{account.replace('/', '-')}.access"
         self._running = False
         self.node: Node
+
+    def listen_on(self, port: int) -> None:
+        """At the next start: where peers know it, when nobody can tell them another port."""
+        listeners = self._settings.listeners.model_copy(update={"inbound": parse_listen(f"{self.ip}:{port}")})
+        self._settings = self._settings.model_copy(update={"listeners": listeners})
 
     async def start(self) -> None:
         """A new process, so to say: nothing is remembered but what is on disk."""

@@ -5,6 +5,7 @@ does anything begin to run. Order of the end: stop accepting, drain, cut, close.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from hbone import __version__
 from hbone.app.allow import only
@@ -47,12 +48,16 @@ from hbone.telemetry.views import ListenerView, ProcessView
 
 if TYPE_CHECKING:
     from hbone.control.channel import Endpoint
+    from hbone.control.node_cache import CachingSink, NodeCache
     from hbone.control.publish import Mesh
     from hbone.control.subscribe import Sink, Subscription
     from hbone.control.trust import Trust
     from hbone.control.trust_resource import DomainTrust
 
 log = logging.getLogger("hbone.node")
+
+
+CACHE_WAIT_S: Final = 1.0  # for the control plane, before a node begins with what it kept from before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +93,7 @@ def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> t
     if remote is not None:
         return remote
     socket = settings.control_socket or place.control_socket
-    if not socket.exists():
+    if not socket.exists() and settings.cache_dir is None:  # with a cache it may come back later
         raise UsageError(
             "nobody is there to issue certificates",
             why=f"no CA directory is set, and no `hbone up` listens at {socket}",
@@ -211,16 +216,27 @@ class Node:
         self._draining = False
         self._bound = False
         self._ready = asyncio.Event()
+        self._cache: NodeCache | None = None
+        self._kept: list[CachingSink] = []
         self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
         self.policies = NodePolicies(self.store, only(parts.allow, settings.trust_domain))
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
         describe_process(self.metrics, __version__, logs)
 
+    def _source(self) -> SvidSource:
+        """Where certificates come from; with a cache behind, if one was asked for."""
+        directory = self.settings.cache_dir
+        if directory is None or self._parts.endpoint is None:
+            return self._parts.source
+        from hbone.control.node_cache import CachedSource, NodeCache
+
+        self._cache = NodeCache.open(directory)
+        return CachedSource(self._parts.source, self._cache, self._clock)
+
     async def bind(self) -> None:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
-        parts = self._parts
-        self.keeper = IdentityKeeper(parts.source, self._clock, system_rng())
+        self.keeper = IdentityKeeper(self._source(), self._clock, system_rng())
         identities = self._identities = TlsIdentities(self.keeper, self._clock)
         around = Surroundings(
             store=self.store,
@@ -333,9 +349,7 @@ class Node:
         subscriptions = [
             subscription_to(feed.endpoint, self._sinks(feed.source), self.settings, self._parts) for feed in feeds
         ]
-        for subscription in subscriptions:
-            self._tasks.start(subscription.run(), name="discovery")
-        self._tasks.start(self._await_mesh(subscriptions), name="first sync")
+        self._tasks.start(self._follow(subscriptions), name="discovery")
 
     def _sinks(self, source: Source) -> "Mapping[str, Sink]":
         """What is taken of one feed; whom to trust is no file's to say."""
@@ -345,15 +359,39 @@ class Node:
         from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
         trust: dict[str, Sink] = {TRUST_BUNDLE_TYPE: TrustSink(self._trusted)} if source is Source.XDS else {}
-        return {
+        sinks: dict[str, Sink] = {
             **trust,
             AUTHORIZATION_TYPE: PolicySink(self.policies, source),
             ADDRESS_TYPE: AddressSink(self._apply_from(source)),
         }
+        return sinks if source is not Source.XDS else self._kept_on_disk(sinks)
 
-    async def _await_mesh(self, subscriptions: "list[Subscription]") -> None:
+    def _kept_on_disk(self, sinks: "Mapping[str, Sink]") -> "Mapping[str, Sink]":
+        """The same, and what they take is kept for the next start, if that was asked for."""
+        if self._cache is None:
+            return sinks
+        from hbone.control.node_cache import CachingSink
+
+        kept = {type_url: CachingSink(type_url, sink, self._cache) for type_url, sink in sinks.items()}
+        self._kept.extend(kept.values())
+        return kept
+
+    async def _follow(self, subscriptions: "list[Subscription]") -> None:
+        """Begin with what was kept from before, if anything was, then keep up with the control plane."""
+        kept = 0
+        for sink in self._kept:
+            versions = await sink.prime()
+            kept += len(versions)
+            for subscription in subscriptions:
+                if subscription.feeds(sink):
+                    subscription.resume(sink.type_url, versions)
+            self._tasks.start(sink.run(), name="cache")
         for subscription in subscriptions:
-            await subscription.wait_synced()
+            self._tasks.start(subscription.run(), name="discovery")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CACHE_WAIT_S if kept else None):
+                for subscription in subscriptions:
+                    await subscription.wait_synced()
         self._pending.discard("state manager")
         self._begin()
 

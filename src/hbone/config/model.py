@@ -166,6 +166,10 @@ class NodeSettings(Settings):
         "./var/run/secrets/tokens/istio-token", "file of the token to show there, read for each call; or the token",
         env=("AUTH_TOKEN",),
     )  # fmt: skip
+    cache_dir: Path | None = setting(
+        None, "directory where certificates with their keys, trust and the mesh are kept (mode 0600), so that a "
+        "restart works while the control plane is away; by default nothing is kept",
+    )  # fmt: skip
     svid_ttl_s: Duration = setting(86_400.0, "lifetime asked for certificates", LIVE, env=("SECRET_TTL",), ge=1)
 
     listeners: Listeners = setting(Listeners, "where to listen")

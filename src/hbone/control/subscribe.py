@@ -106,6 +106,14 @@ class Subscription:
     def views(self) -> tuple[SubscriptionView, ...]:
         return self._subscriber.views()
 
+    def feeds(self, sink: Sink) -> bool:
+        """Whether what arrives goes to `sink`."""
+        return any(one is sink for one in self._sinks.values())
+
+    def resume(self, type_url: str, versions: Mapping[str, str]) -> None:
+        """What is in force from before this process, so that only differences are sent; before `run`."""
+        self._subscriber.resume(type_url, versions)
+
     async def wait_synced(self) -> None:
         """Until the whole state has arrived once."""
         await self._synced.wait()

@@ -135,6 +135,10 @@ class Subscriber:
         """Name → version of what is in force."""
         return self._types[type_url].versions
 
+    def resume(self, type_url: str, versions: Mapping[str, str]) -> None:
+        """Name → version of what is in force already, from before this process; only before the first stream."""
+        self._types[type_url].versions.update(versions)
+
     def start_stream(self) -> list[DeltaDiscoveryRequest]:
         """The first requests of a new stream."""
         requests: list[DeltaDiscoveryRequest] = []

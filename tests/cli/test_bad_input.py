@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from tests.support.cafiles import CA_FILES, ca_files
+from tests.support.cafiles import ca_files
 from tests.support.commands import Done, Sandbox
 
 MESH = ("up", "mesh", "--inbound", "127.0.0.1:0", "--socks", "off")
@@ -378,7 +378,7 @@ def test_every_command_that_takes_a_ca_refuses_one_whose_files_do_not_match(sand
     assert not (sandbox.work / "made").exists()
 
 
-@pytest.mark.parametrize("file", CA_FILES)
+@pytest.mark.parametrize("file", ["ca-key.pem", "root-cert.pem"])
 def test_a_ca_without_one_of_its_files_is_told_which_it_needs(sandbox: Sandbox, file: str) -> None:
     ca_files(sandbox.work / "ca")
     (sandbox.work / "ca" / file).unlink()

@@ -100,7 +100,16 @@ def test_a_changed_manifest_moves_new_connections_and_leaves_open_ones(sandbox: 
         assert held.recv(100) == b"two"
 
 
-def test_a_removed_manifest_takes_its_service_away_until_it_is_back(alone: Alone) -> None:
+OTHER = """\
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: other, namespace: shop}
+spec: {address: 127.0.0.99}
+"""
+
+
+def test_a_removed_manifest_takes_its_service_away_until_it_is_back(sandbox: Sandbox, alone: Alone) -> None:
+    sandbox.write("mesh/other.yaml", OTHER)
     assert exchange(alone.address) == b"ping"
     text = alone.file.read_text()
     alone.file.unlink()
@@ -108,6 +117,13 @@ def test_a_removed_manifest_takes_its_service_away_until_it_is_back(alone: Alone
     assert "no service or workload for hostname: cart.shop" in access(alone.forwarded)[-1]["error"]
     replace(alone.file, text)
     wait_answer(alone.address, b"ping")
+
+
+def test_a_directory_that_is_emptied_does_not_take_the_mesh_down(alone: Alone) -> None:
+    with traffic(alone.address):
+        alone.file.unlink()
+        line = alone.forwarded.wait_for("manifest not taken", "nothing is left here")
+        assert "put the files back" in line
 
 
 def test_an_added_file_is_taken_beside_the_others(sandbox: Sandbox, alone: Alone) -> None:
@@ -200,7 +216,7 @@ def test_hbone_up_tells_the_mesh_of_its_manifests_to_all_beside_it(sandbox: Sand
         probe.bind(("127.0.0.5", 0))
         tunnels = SocketAddress.of(probe.getsockname())
     expose(sandbox, *CART, target.address, "--ca", str(sandbox.state / "ca"), "--listen", str(tunnels))
-    file = sandbox.write("mesh/cart.yaml", manifest(tunnels))
+    file = sandbox.write("mesh/cart.yaml", f"{manifest(tunnels)}---\n{OTHER}")
     mesh.wait_for("manifests read")
     wait_answer(address, b"ping")
     replace(file, "kind: Nothing\n")
@@ -208,5 +224,5 @@ def test_hbone_up_tells_the_mesh_of_its_manifests_to_all_beside_it(sandbox: Sand
     assert exchange(address) == b"ping"
     replace(file, manifest(tunnels))
     mesh.wait_for("manifests are right again")
-    file.unlink()
+    replace(file, OTHER)
     mesh.wait_until(lambda: refused(address), "to have it taken away")

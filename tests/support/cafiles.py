@@ -3,12 +3,11 @@
 import secrets
 from pathlib import Path
 
-from hbone.ca.material import PLUGGED_IN, ROOT_KEY
+from hbone.ca.material import ROOT_KEY
 from hbone.control import cadir
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 
-CA_FILES = tuple(sorted(PLUGGED_IN.names))
 CLUSTER = TrustDomain("cluster.local")
 
 

@@ -32,7 +32,9 @@ def mesh_options(command: Command) -> Command:
     """The names of the mesh."""
     for option in (
         click.option("--trust-domain-alias", "aliases", multiple=True, metavar="NAME", help="A former trust domain."),
-        click.option("--trust-domain", default="cluster.local", show_default=True, metavar="NAME"),
+        click.option(
+            "--trust-domain", default="cluster.local", show_default=True, metavar="NAME", help="Of this mesh."
+        ),
         click.option(
             "--root-namespace",
             default="istio-system",
@@ -122,9 +124,9 @@ def _number(count: int, one: str, many: str | None = None) -> str:
 @click.option("--plaintext", is_flag=True, help="The caller comes without a tunnel, and so proves no identity.")
 @click.option("--to", "target", required=True, metavar="NS/WORKLOAD:PORT", help="Whom; the workload's own port.")
 @click.option("--method", metavar="GET", help="With a request: decide as a proxy that reads requests would.")
-@click.option("--path", metavar="/items")
-@click.option("--host", metavar="NAME")
-@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE")
+@click.option("--path", metavar="/items", help="Of the request.")
+@click.option("--host", metavar="NAME", help="Of the request.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Of the request (repeatable).")
 @click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="Of a verified token: sub=ann.")
 @mesh_options
 @output_option

@@ -58,11 +58,6 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quit:
-    """A worker was asked, by whatever means, to end the whole node."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
     """What the worker still waits for before it takes connections; nothing: it takes them."""
 
@@ -77,9 +72,9 @@ class Said:
     topics: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-Message: TypeAlias = Begin | Ask | Levels | Drain | Quit | Waiting | Said
+Message: TypeAlias = Begin | Ask | Levels | Drain | Waiting | Said
 _KINDS: Final[Mapping[str, type[Message]]] = {
-    kind.__name__: kind for kind in (Begin, Ask, Levels, Drain, Quit, Waiting, Said)
+    kind.__name__: kind for kind in (Begin, Ask, Levels, Drain, Waiting, Said)
 }
 
 

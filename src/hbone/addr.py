@@ -85,6 +85,12 @@ class HostPort:
 Authority = SocketAddress | HostPort
 
 
+@lru_cache(maxsize=4096)
+def text_of(authority: Authority) -> str:
+    """`str(authority)`, one object for one address: what thousands of connections have in common is kept once."""
+    return str(authority)
+
+
 def parse_authority(text: str) -> Authority:
     """The target of a CONNECT (RFC 9113 §8.5, RFC 9110 §9.3.6): host and port, both mandatory.
 

@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hbone.addr import SocketAddress
+from hbone.addr import SocketAddress, text_of
 from hbone.discovery.inbound import Deliver, InboundContext, Served, plan_inbound
 from hbone.discovery.outcomes import Refuse
 from hbone.errors import ConnectionCut, HboneError, InvalidTarget, NoRoute
@@ -84,7 +84,7 @@ class InboundStream(StreamRelay):
         self._arrival = arrival
         self._dial: Dial | None = None
         self._started: Instant | None = None
-        self._parties = Parties("inbound", str(arrival.peer), str(arrival.local))
+        self._parties = Parties("inbound", text_of(arrival.peer), text_of(arrival.local))
         self.facts: Facts | None = None
 
     def begin(self, headers: Headers) -> None:
@@ -103,7 +103,7 @@ class InboundStream(StreamRelay):
             self._answer_failure(error)
             return
         self._parties.dst = party_of(deliver.destination, deliver.destination.identity)
-        self._parties.hbone_addr = str(request.authority)
+        self._parties.hbone_addr = text_of(request.authority)
         self._parties.service = deliver.service
         self._parties.mutual_tls = True
         self._started = parts.outcomes.opened(self._parties)

@@ -10,7 +10,7 @@ import socket
 from functools import partial
 from typing import Final
 
-from hbone.addr import parse_ip
+from hbone.addr import parse_ip, text_of
 from hbone.discovery.outcomes import Cause, Passthrough, Refuse, Resolve, ThroughTunnel, ThroughWaypoint
 from hbone.discovery.plan import plan_outbound
 from hbone.discovery.request import OutboundContext
@@ -64,7 +64,7 @@ class OutboundStream(StreamRelay):
         self.fd = sock.fileno()
         self._call = call
         self._context = context
-        self._parties = Parties("outbound", str(call.downstream), str(call.target), party_of(call.source, None))
+        self._parties = Parties("outbound", str(call.downstream), text_of(call.target), party_of(call.source, None))
         self._plan: ThroughTunnel | ThroughWaypoint | None = None
         self._waits: PoolKey | None = None  # in the pool's queue under this key
         self._failure: HboneError | None = None  # of the attempt before
@@ -118,7 +118,7 @@ class OutboundStream(StreamRelay):
         """Hand the socket over: no tunnel for this one."""
         self._closed = True
         self._parties.dst = party_of(plan.destination, None)
-        self._parties.dst_addr = str(plan.upstream)
+        self._parties.dst_addr = text_of(plan.upstream)
         self._parties.service = plan.service
         assert self.sock is not None  # noqa: S101 -- an outbound stream begins with one
         retry = partial(self._retry_plain, plan)
@@ -144,8 +144,8 @@ class OutboundStream(StreamRelay):
     def _carry(self, plan: ThroughTunnel | ThroughWaypoint) -> None:
         self._plan = plan
         self._parties.dst = party_of(plan.destination, None)
-        self._parties.dst_addr = str(plan.peer)
-        self._parties.hbone_addr = str(plan.authority)
+        self._parties.dst_addr = text_of(plan.peer)
+        self._parties.hbone_addr = text_of(plan.authority)
         self._parties.service = plan.service
         call = self._call
         key = PoolKey(call.source.identity, plan.expected, plan.peer, call.downstream.ip)

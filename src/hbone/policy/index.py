@@ -36,11 +36,13 @@ from hbone.policy.verdict import Decision, Reason, Verdict
 Slot = tuple[str, object]
 """A drawer and the place in it: ("namespace", "shop")."""
 
+_Clauses = tuple[tuple[tuple[Predicate, ...], ...], ...]
+
 
 class ReadyRule:
     """A rule, ready to be tried. `order` is its place among all rules in force: the first that fits decides."""
 
-    __slots__ = ("clauses", "decision", "never", "order", "policy", "rule", "slots")
+    __slots__ = ("_clauses", "_matches", "decision", "never", "order", "policy", "rule", "slots")
 
     def __init__(self, rule: Rule, policy: Authorization) -> None:
         self.rule = rule
@@ -61,13 +63,20 @@ class ReadyRule:
         if rule.unknown is not None:
             self.never = not denies
             matches = []
-        self.clauses: tuple[tuple[tuple[Predicate, ...], ...], ...] = tuple(
-            tuple(tuple(map(predicate, match.constraints)) for match in clause) for clause in matches
-        )
+        self._matches = matches
+        self._clauses: _Clauses | None = None
         self.slots = _slots(matches) if not self.never else None
 
+    def _prepare(self) -> _Clauses:
+        """The tests, made when they are first needed: most rules of a large mesh are never tried here."""
+        self._clauses = tuple(
+            tuple(tuple(map(predicate, match.constraints)) for match in clause) for clause in self._matches
+        )
+        return self._clauses
+
     def fits(self, facts: ConnectionFacts) -> bool:
-        for clause in self.clauses:
+        clauses = self._clauses
+        for clause in clauses if clauses is not None else self._prepare():
             for match in clause:
                 for test in match:
                     if not test(facts):

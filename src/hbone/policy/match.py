@@ -28,6 +28,9 @@ from hbone.policy.model import (
 from hbone.policy.paths import template_pattern
 
 Predicate = Callable[[ConnectionFacts], bool]
+Read = Callable[[ConnectionFacts], object]
+Reader = Callable[[tuple[str, ...]], Read]
+"""Makes, for a constraint's key, what reads the fact."""
 Fits = Callable[[object], bool]
 """Whether a fact is among a list of values; a fact that is not there (None, "") is among none."""
 
@@ -67,7 +70,7 @@ class FieldRow:
 
     layer: Layer
     kind: Kind
-    read: Callable[[ConnectionFacts, tuple[str, ...]], object]
+    read: Reader
     subject: str
     source: str = ""
     operation: str = ""
@@ -75,26 +78,30 @@ class FieldRow:
     wire: str = ""
 
 
-def _fact(path: str) -> Callable[[ConnectionFacts, tuple[str, ...]], object]:
-    read = attrgetter(path)
-    return lambda facts, _key: read(facts)
+def _fact(path: str) -> Reader:
+    read: Read = attrgetter(path)
+    return lambda _key: read
 
 
-def _request(name: str) -> Callable[[ConnectionFacts, tuple[str, ...]], object]:
-    read = attrgetter(name)
-    return lambda facts, _key: None if facts.request is None else read(facts.request)
+def _request(name: str) -> Reader:
+    of_request = attrgetter(name)
+
+    def read(facts: ConnectionFacts) -> object:
+        return None if facts.request is None else of_request(facts.request)
+
+    return lambda _key: read
 
 
-def _header(facts: ConnectionFacts, key: tuple[str, ...]) -> object:
-    return None if facts.request is None else facts.request.headers.get(key[0])
+def _header(key: tuple[str, ...]) -> Read:
+    return lambda facts: None if facts.request is None else facts.request.headers.get(key[0])
 
 
-def _claim(facts: ConnectionFacts, key: tuple[str, ...]) -> object:
-    return None if facts.request is None else claims.texts_at(facts.request.claims, key)
+def _claim(key: tuple[str, ...]) -> Read:
+    return lambda facts: None if facts.request is None else claims.texts_at(facts.request.claims, key)
 
 
-def _request_principal(facts: ConnectionFacts, _key: tuple[str, ...]) -> object:
-    return None if facts.request is None else claims.request_principal(facts.request.claims)
+def _request_principal(_key: tuple[str, ...]) -> Read:
+    return lambda facts: None if facts.request is None else claims.request_principal(facts.request.claims)
 
 
 FIELDS: Final[Mapping[Field, FieldRow]] = {
@@ -186,14 +193,14 @@ FIELDS: Final[Mapping[Field, FieldRow]] = {
     Field.AUDIENCES: FieldRow(
         layer=Layer.L7,
         kind=Kind.CLAIM,
-        read=lambda facts, _key: _claim(facts, ("aud",)),
+        read=lambda _key: _claim(("aud",)),
         subject="the token's audience",
         condition="request.auth.audiences",
     ),
     Field.PRESENTERS: FieldRow(
         layer=Layer.L7,
         kind=Kind.CLAIM,
-        read=lambda facts, _key: _claim(facts, ("azp",)),
+        read=lambda _key: _claim(("azp",)),
         subject="the token's presenter",
         condition="request.auth.presenter",
     ),
@@ -213,7 +220,7 @@ FIELDS: Final[Mapping[Field, FieldRow]] = {
     Field.FILTER_STATE: FieldRow(
         layer=Layer.L7,
         kind=Kind.OPAQUE,
-        read=lambda _facts, _key: None,
+        read=lambda _key: lambda _facts: None,
         subject="Envoy's filter state",
         condition="experimental.envoy.filters.",
     ),
@@ -241,9 +248,9 @@ def _texts(values: Sequence[Value], *, fold: bool = False) -> Fits:
         return lambda fact: fact in exact and fact != ""
 
     def fits(fact: object) -> bool:
-        if not isinstance(fact, str) or not fact:
+        if not fact:
             return False
-        text = fact.lower() if fold else fact
+        text = cast("str", fact).lower() if fold else cast("str", fact)
         return text in exact or text.startswith(prefixes) or text.endswith(suffixes)
 
     return fits
@@ -323,7 +330,7 @@ def fits(field: Field, values: Sequence[Value]) -> Fits:
 
 def fact(constraint: Constraint, facts: ConnectionFacts) -> object:
     """What `facts` have where the constraint looks."""
-    return FIELDS[constraint.field].read(facts, constraint.key)
+    return FIELDS[constraint.field].read(constraint.key)(facts)
 
 
 def predicate(constraint: Constraint) -> Predicate:
@@ -334,25 +341,20 @@ def predicate(constraint: Constraint) -> Predicate:
     row = FIELDS[constraint.field]
     among = fits(constraint.field, constraint.allowed) if constraint.allowed else None
     barred = fits(constraint.field, constraint.refused) if constraint.refused else None
-    test = _test(row.read, constraint.key, among, barred)
+    test = _test(row.read(constraint.key), among, barred)
     if row.layer is Layer.L7:
         return lambda facts: facts.request is not None and test(facts)
     return test
 
 
-def _test(
-    read: Callable[[ConnectionFacts, tuple[str, ...]], object],
-    key: tuple[str, ...],
-    among: Fits | None,
-    barred: Fits | None,
-) -> Predicate:
+def _test(read: Read, among: Fits | None, barred: Fits | None) -> Predicate:
     if among is None:
-        return (lambda facts: not barred(read(facts, key))) if barred is not None else lambda _: True
+        return (lambda facts: not barred(read(facts))) if barred is not None else lambda _: True
     if barred is None:
-        return lambda facts: among(read(facts, key))
+        return lambda facts: among(read(facts))
 
     def both(facts: ConnectionFacts) -> bool:
-        value = read(facts, key)
+        value = read(facts)
         return among(value) and not barred(value)
 
     return both

@@ -268,7 +268,7 @@ def _difference(difference: "Difference", unused: dict[str, int]) -> str:
             one.seen.caller,
             f"{one.workload}:{one.seen.port}",
             one.count,
-            (one.after if one.after.policy or not one.before.policy else one.before).reason,
+            one.after.reason,
         )
         for one in difference.changed
     ]

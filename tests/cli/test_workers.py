@@ -207,6 +207,7 @@ def test_two_workers_are_one_node_to_whoever_looks(pair: Pair) -> None:
     until(lambda: len(pair.client.lines("\taccess\t")) == MANY, "an access line for each connection")
     done = pair.client.stop()
     done.expect(0)
+    pair.server.stop().expect(0)
     assert list(pair.sandbox.temporary.iterdir()) == []
 
 
@@ -256,6 +257,7 @@ def test_workers_end_when_their_agent_is_killed(pair: Pair) -> None:
     assert all(map(alive, pids))
     pair.client.signal(signal.SIGKILL)
     until(lambda: not any(map(alive, pids)), "the workers' end")
+    pair.server.stop()
     until(lambda: list(pair.sandbox.temporary.iterdir()) == [], "the private directory to go")
 
 

@@ -23,6 +23,7 @@ from hbone.control.caplane import AUDIT, CaPlace, CaPlane
 from hbone.control.issue import Issuer, IssueRules
 from hbone.control.limiter import CallerLimits
 from hbone.control.publish import Mesh
+from hbone.control.registrations import Registrations
 from hbone.control.registry import Registry
 from hbone.control.rotation import rotation_of
 from hbone.control.server import ControlPlane, ControlServer
@@ -120,7 +121,7 @@ class Control:
                 self.ca.publish_to(self.mesh)
                 self.doors = Doors.make(House(settings=self.settings, ca=self.ca, mesh=self.mesh, access=self._access))
                 undo.callback(self.doors.close)
-                self.server = self._server()
+                self.server = await self._server()
                 self._administer(undo)
                 await self.server.start(listening)
             except BaseException:
@@ -146,7 +147,7 @@ class Control:
             plugged_from="" if settings.ca is None else str(settings.ca.absolute()),
         )
 
-    def _server(self) -> ControlServer:
+    async def _server(self) -> ControlServer:
         settings, place, ca = self.settings, self.ca.place, self.ca
         rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s)
         self.issuer = Issuer(
@@ -156,11 +157,15 @@ class Control:
         registry = Registry(
             self.mesh.store, place.trust_domain, network=settings.network, cluster_id=settings.cluster_id
         )
+        registrations = Registrations(ca.store, registry, self.mesh, place.clock)
+        if await registrations.restore():
+            self._tasks.start(registrations.run(), name="registrations")
         return ControlServer(
             ControlPlane(
                 issuer=self.issuer,
                 mesh=self.mesh,
                 registry=registry,
+                registrations=registrations,
                 callers=self.doors.callers,
                 clock=place.clock,
                 tokens=self.doors.tokens,

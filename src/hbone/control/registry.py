@@ -81,8 +81,9 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A registration in force."""
+    """A registration in force, as it was asked for and as it was granted."""
 
+    wish: Wish
     workload: Workload
     services: tuple[Service, ...]
     holder: Holder
@@ -99,6 +100,7 @@ class Registry:
         self._network = network
         self._cluster_id = cluster_id
         self._leases: dict[str, Lease] = {}  # by workload uid
+        self._unclaimed: set[str] = set()
         self._served: dict[str, dict[str, Service]] = {}  # service key → workload uid → as that one registered it
 
     def leases(self) -> tuple[Lease, ...]:
@@ -112,8 +114,12 @@ class Registry:
             raise RegistrationRefused(error.what, fix=error.fix) from error
 
     def register(self, wish: Wish, holder: Holder, *, instead_of: Lease | None = None) -> tuple[Lease, Update]:
-        """A new lease, or the successor of the same program's own. Raises RegistrationRefused, with nothing changed."""
+        """A new lease, or the successor of the same program's own. Raises RegistrationRefused, with nothing changed.
+
+        A lease that was restored and has no program yet is its holder's to claim, by its name.
+        """
         self.identity(wish)
+        instead_of = instead_of or self._unclaimed_by(wish, holder)
         self._check_limits(wish, holder, instead_of)
         wish = replace(wish, name=self._name(wish, instead_of))
         uid = self._uid(wish.namespace, wish.name)
@@ -135,12 +141,28 @@ class Registry:
             cluster_id=self._cluster_id,
             hbone_port=wish.hbone_port or HBONE_PORT,
         )
-        lease = Lease(workload=workload, services=services, holder=holder)
+        lease = Lease(wish=wish, workload=workload, services=services, holder=holder)
         gone = self._drop(instead_of) if instead_of is not None else ()
         self._leases[uid] = lease
+        self._unclaimed.discard(uid)
         for service in services:
             self._served.setdefault(service.key, {})[uid] = service
         return lease, self._update((*gone, *(service.key for service in services)), (workload,))
+
+    def restore(self, wish: Wish, holder: Holder) -> tuple[Lease, Update]:
+        """A lease from before a restart, whose program has not come back yet. Raises RegistrationRefused."""
+        lease, update = self.register(wish, holder)
+        self._unclaimed.add(lease.workload.uid)
+        return lease, update
+
+    def unclaimed(self) -> tuple[Lease, ...]:
+        """Restored leases without a program."""
+        return tuple(self._leases[uid] for uid in sorted(self._unclaimed))
+
+    def _unclaimed_by(self, wish: Wish, holder: Holder) -> Lease | None:
+        uid = self._uid(wish.namespace, wish.name)
+        lease = self._leases.get(uid) if wish.name and uid in self._unclaimed else None
+        return lease if lease is not None and lease.holder.uid == holder.uid else None
 
     def release(self, lease: Lease) -> Update:
         """The lease ends; nothing if it has ended already."""
@@ -151,6 +173,7 @@ class Registry:
     def _drop(self, lease: Lease) -> tuple[str, ...]:
         """Forget a lease: the names of all that it put into the store."""
         del self._leases[lease.workload.uid]
+        self._unclaimed.discard(lease.workload.uid)
         for service in lease.services:
             holders = self._served[service.key]
             del holders[lease.workload.uid]

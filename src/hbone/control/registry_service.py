@@ -9,6 +9,7 @@ from grpclib.server import Stream
 from hbone.addr import InvalidAddress, parse_ip
 from hbone.control.callers import Caller, Identify
 from hbone.control.publish import Mesh
+from hbone.control.registrations import Registrations
 from hbone.control.registry import (
     Conflict,
     Lease,
@@ -19,6 +20,7 @@ from hbone.control.registry import (
     Wish,
 )
 from hbone.control.rpc import Refusal, answer, receive
+from hbone.control.store import StoreFailed
 from hbone.discovery.store import Source
 from hbone.proto.control_grpc import RegistryBase
 from hbone.proto.control_pb2 import RegisterRequest, RegisterResponse
@@ -34,10 +36,14 @@ RegisterStream = Stream[RegisterRequest, RegisterResponse]
 class RegistryService(RegistryBase):
     """For one connection."""
 
-    def __init__(self, registry: Registry, mesh: Mesh, identify: Identify) -> None:
+    def __init__(
+        self, registry: Registry, mesh: Mesh, identify: Identify, registrations: Registrations | None = None
+    ) -> None:
+        """`registrations` keeps leases on disk; without it they end with this process."""
         self._registry = registry
         self._mesh = mesh
         self._identify = identify
+        self._registrations = registrations
 
     async def Register(self, stream: RegisterStream) -> None:
         caller = await self._identify(stream.metadata or {})
@@ -47,12 +53,26 @@ class RegistryService(RegistryBase):
                 request = await receive(stream, RegisterRequest, max_bytes=_MAX_REQUEST_BYTES)
                 if request is None:
                     return
-                lease = self._register(request, lease, caller)
+                before, lease = lease, self._register(request, lease, caller)
+                await self._keep(lease, before)
                 await answer(stream, _response(lease))
         finally:
-            if lease is not None:
-                self._mesh.apply(self._registry.release(lease), Source.REGISTRATIONS)
+            if lease is not None and self._release(lease):
                 log.info("registration ended", extra={"workload": lease.workload.uid})
+
+    async def _keep(self, lease: Lease, before: Lease | None) -> None:
+        if self._registrations is None:
+            return
+        try:
+            await self._registrations.put(lease, instead_of=before)
+        except StoreFailed as error:
+            raise Refusal(Status.INTERNAL, error.what, why=error.why, fix=error.fix) from error
+
+    def _release(self, lease: Lease) -> bool:
+        if self._registrations is not None:
+            return self._registrations.release(lease)
+        self._mesh.apply(self._registry.release(lease), Source.REGISTRATIONS)
+        return True
 
     def _register(self, request: RegisterRequest, lease: Lease | None, caller: Caller) -> Lease:
         try:

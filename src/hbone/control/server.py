@@ -25,6 +25,7 @@ from hbone.control.ca_service import CertificateService, IssueLimits
 from hbone.control.callers import Callers
 from hbone.control.issue import Issuer
 from hbone.control.publish import Mesh
+from hbone.control.registrations import Registrations
 from hbone.control.registry import Lease, Registry
 from hbone.control.registry_service import RegistryService
 from hbone.control.rpc import Peer, RemotePeer, RpcServer, Servable, UnixPeer
@@ -49,6 +50,7 @@ class ControlPlane:
     clock: Clock
     tokens: Tokens | None = None
     limits: IssueLimits | None = None
+    registrations: Registrations | None = None
     local: LocalServices | None = None
 
 
@@ -93,7 +95,9 @@ class ControlServer:
         )
 
     async def close(self) -> None:
-        """End every stream and take the sockets away. Leases end with their streams."""
+        """End every stream and take the sockets away. Leases end with their streams, unless they are kept on disk."""
+        if self._plane.registrations is not None:
+            self._plane.registrations.keep()
         for listener in self._remote:
             await listener.close()
         await self._remote_rpc.close()
@@ -116,7 +120,7 @@ class ControlServer:
         services: list[Servable] = [
             CertificateService(plane.issuer, identify, plane.limits),
             DiscoveryService(self._subscribers, identify),
-            RegistryService(plane.registry, plane.mesh, identify),
+            RegistryService(plane.registry, plane.mesh, identify, plane.registrations),
         ]
         if plane.tokens is not None:
             services.append(TokenService(plane.tokens, identify))

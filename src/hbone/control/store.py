@@ -44,8 +44,8 @@ class StoreFailed(HboneError):
 @dataclass(slots=True)
 class _Job:
     work: Work[Any]
-    loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None
+    answer: asyncio.Future[Any] | None
     result: Any = None
     error: BaseException | None = None
 
@@ -92,9 +92,14 @@ class StateStore:
         if self._closed:
             raise StoreFailed("the state is closed", why="this process is stopping")
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
-        self._jobs.put(job)
-        return await job.answer  # type: ignore[no-any-return]  # what `work` returned
+        answer = loop.create_future()
+        self._jobs.put(_Job(work, loop, answer))
+        return await answer  # type: ignore[no-any-return]  # what `work` returned
+
+    def write_later(self, work: Work[Any]) -> None:
+        """The same for what nobody waits for, after all that was handed over before; a failure is logged."""
+        if not self._closed:
+            self._jobs.put(_Job(work, None, None))
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` on what was last committed, beside the writes. Raises StoreFailed, or what `work` raised."""
@@ -128,7 +133,7 @@ class StateStore:
             jobs, running = self._next_jobs()
             if jobs:
                 self._commit(jobs)
-                for loop in {job.loop for job in jobs}:
+                for loop in {job.loop for job in jobs if job.loop is not None}:
                     with suppress(RuntimeError):  # a loop that is closed already: nobody waits
                         loop.call_soon_threadsafe(_deliver, [job for job in jobs if job.loop is loop])
                 self._after()
@@ -187,7 +192,7 @@ class StateStore:
 
 def _deliver(jobs: list[_Job]) -> None:
     for job in jobs:
-        if job.answer.done():
+        if job.answer is None or job.answer.done():
             continue
         if job.error is not None:
             job.answer.set_exception(job.error)

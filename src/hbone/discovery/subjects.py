@@ -1,14 +1,15 @@
 """Workloads as policy sees them, and manifests read whole: the mesh and its security policies, all problems at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hbone.discovery.manifests import Defaults, Manifests, parse_manifests
-from hbone.discovery.model import GatewayAddress, NamespacedHostname, Protocol, Service, Workload
+from hbone.discovery.model import GatewayAddress, MeshState, NamespacedHostname, Protocol, Service, Workload
 from hbone.documents.document import Document, objects, read_documents
 from hbone.errors import InvalidConfiguration, Problem
+from hbone.policy.compile import compile_policies
 from hbone.policy.manifests import Policies
-from hbone.policy.model import MeshNames, Subject, Transport
+from hbone.policy.model import Authorization, MeshNames, Subject, Transport
 from hbone.policy.parse import SECURITY_KINDS, read_policies
 from hbone.policy.world import World
 
@@ -54,6 +55,30 @@ def _security_documents(files: Mapping[str, str | bytes]) -> list[Document]:
 def world_of(mesh: SecuredMesh, names: MeshNames) -> World:
     """The mesh as questions of policy need it."""
     return World(names=names, policies=mesh.policies, subjects=subjects_of(mesh.manifests))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """What nodes are to be told: the mesh, each workload naming the policies that select it, and all policies."""
+
+    state: MeshState
+    authorizations: tuple[Authorization, ...]
+
+
+def put_in_force(mesh: SecuredMesh, names: MeshNames) -> InForce:
+    """Compiles the policies and attaches them to the workloads."""
+    compiled = compile_policies(mesh.policies, names)
+    known: dict[object, tuple[str, ...]] = {}  # most workloads are one of many alike
+
+    def with_policies(workload: Workload) -> Workload:
+        key = workload.namespace, frozenset(workload.labels.items())
+        if key not in known:
+            known[key] = compiled.keys_for(subject_of(workload, {}))
+        return replace(workload, authorization_policies=known[key]) if known[key] else workload
+
+    state = mesh.manifests.state
+    workloads = tuple(map(with_policies, state.workloads))
+    return InForce(state=replace(state, workloads=workloads), authorizations=compiled.authorizations)
 
 
 def subjects_of(manifests: Manifests) -> tuple[Subject, ...]:

@@ -75,7 +75,8 @@ def _emptied(path: Path, held: Protected, loaded: Protected) -> Iterable[Problem
         return
     yield Problem(
         what=f"nothing is left here: all {held.count} workloads, services and policies would be removed",
-        fix="put the files back; or, if that is meant, start again with `allow_empty_mesh: true` (HBONE_ALLOW_EMPTY_MESH=true)",
+        fix="put the files back; or, if that is meant, start again with `allow_empty_mesh: true` "
+        "(HBONE_ALLOW_EMPTY_MESH=true)",
         file=str(path),
     )
 

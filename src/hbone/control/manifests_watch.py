@@ -16,6 +16,8 @@ from hbone.errors import HboneError, InvalidConfiguration, Problem
 log = logging.getLogger("hbone.control")
 
 DEBOUNCE_MS: Final = 100  # as istiod: an editor or a symlink swap makes several changes of one
+LOOK_AGAIN_MS: Final = 5000
+"""A change before the watch stood, or in a directory that was made a moment ago, is never announced: look anyway."""
 _POLL_MS = 1000
 _RETRY_S = 1.0
 
@@ -110,6 +112,8 @@ class FilesWatch(Generic[T]):
                     poll_delay_ms=_POLL_MS,
                     force_polling=polling,
                     recursive=watched == self._path,
+                    rust_timeout=LOOK_AGAIN_MS,
+                    yield_on_timeout=True,
                 ):
                     yield
                     if watched != self._watched():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hbone.control import manifests_watch
 from hbone.control.attest_unix import Grant, UnixAccess, parse_grant
 from hbone.control.backoff import MAX_S, reconnect_after
 from hbone.control.credentials import InvalidAnswer, credentials_from
@@ -317,3 +318,20 @@ async def test_a_change_on_disk_is_taken_also_when_the_file_is_replaced(watched:
         await asyncio.wait([writer])
     (watched.path / "mesh.txt").write_text("last one")
     await watched.wait_names("last", "one")
+
+
+async def test_a_change_that_is_never_announced_is_taken_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made after the files were read and before the watch stood."""
+    monkeypatch.setattr(manifests_watch, "LOOK_AGAIN_MS", 50)
+    (tmp_path / "mesh.txt").write_text("a")
+    watched = Watched(tmp_path)
+    await watched.watch.load()
+    (tmp_path / "mesh.txt").write_text("a b")
+    task = asyncio.create_task(watched.watch.run(), name="watch")
+    try:
+        await watched.wait_names("a", "b")
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

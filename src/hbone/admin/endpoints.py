@@ -86,6 +86,7 @@ ENDPOINTS: Final[tuple[Endpoint[Window], ...]] = (
     Endpoint(path="/config_dump", help="everything in one document, in ztunnel's shape", answer=_config_dump),
     _listed(listings.WORKLOADS, lambda source: source.workloads()),
     _listed(listings.SERVICES, lambda source: source.services()),
+    _listed(listings.POLICIES, lambda source: source.policies()),
     _listed(listings.CONNECTIONS, _connections),
     _listed(listings.TUNNELS, _tunnels),
     _listed(listings.CERTIFICATES, lambda source: source.certificates()),

@@ -11,6 +11,7 @@ from hbone.telemetry.views import (
     CertificateView,
     ConnectionView,
     ListenerView,
+    PolicyView,
     ProcessView,
     RootView,
     ServiceView,
@@ -25,6 +26,7 @@ class Form(Enum):
     TEXT = "text"
     DURATION = "seconds, as 5m30s"
     BYTES = "bytes, as 1.5 KiB"
+    COUNT = "of a list, how many"
     HEALTHY = "of a list, how many are healthy: 2/3"
     FINGERPRINT = "the first 16 characters"
 
@@ -94,6 +96,22 @@ SERVICES: Final = Listing(
         _column("waypoint"),
     ),
     names=("name", "hostname", "vips"),
+    namespaces=("namespace",),
+)
+
+POLICIES: Final = Listing(
+    name="policies",
+    help="policies in force",
+    view=PolicyView,
+    columns=(
+        _column("namespace"),
+        _column("name"),
+        _column("action"),
+        _column("scope"),
+        _column("dryRun", "dry run"),
+        _column("rules", form=Form.COUNT),
+    ),
+    names=("name",),
     namespaces=("namespace",),
 )
 
@@ -193,4 +211,4 @@ PROCESS: Final = Listing(
     names=("role", "version"),
 )
 
-LISTINGS: Final = (WORKLOADS, SERVICES, CONNECTIONS, TUNNELS, CERTIFICATES, ROOTS, LISTENERS, PROCESS)
+LISTINGS: Final = (WORKLOADS, SERVICES, POLICIES, CONNECTIONS, TUNNELS, CERTIFICATES, ROOTS, LISTENERS, PROCESS)

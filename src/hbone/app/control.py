@@ -19,18 +19,20 @@ from hbone.control import cadir
 from hbone.control.admin import Admin
 from hbone.control.attest_unix import UnixAccess
 from hbone.control.ca_service import IssueLimits
-from hbone.control.caplane import AUDIT, CaPlace, CaPlane
+from hbone.control.caplane import AUDIT, CaPlace, CaPlane, file_keys
 from hbone.control.issue import Issuer, IssueRules
+from hbone.control.keys import KeyProvider
 from hbone.control.limiter import CallerLimits
 from hbone.control.publish import Mesh
 from hbone.control.registrations import Registrations
 from hbone.control.registry import Registry
 from hbone.control.rotation import rotation_of
 from hbone.control.server import ControlPlane, ControlServer
-from hbone.control.statedir import make_private
+from hbone.control.statedir import intrusions, make_private
 from hbone.control.unixsocket import ControlSocket
 from hbone.discovery.manifests import Defaults
 from hbone.discovery.store import Source
+from hbone.errors import InvalidConfiguration, Problem
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
@@ -144,8 +146,22 @@ class Control:
             rng=system_rng(),
             lifetimes=Lifetimes(root_s=settings.root_ttl_s, intermediate_s=settings.intermediate_ttl_s),
             plugged=None if settings.ca is None else cadir.load(settings.ca, trust_domain, clock=clock),
+            keys=self._token(),
             plugged_from="" if settings.ca is None else str(settings.ca.absolute()),
         )
+
+    def _token(self) -> KeyProvider | None:
+        """The CA's keys on a token, if the settings name one; raises UsageError, InvalidConfiguration."""
+        found = self.settings.pkcs11
+        if found is None or self.settings.ca is not None:
+            return None
+        from hbone.control.token_keys import TokenKeys, TokenPlace
+
+        problems = intrusions(found.pin_file, "0600") if found.pin_file.exists() else [_no_pin(found.pin_file)]
+        if problems:
+            raise InvalidConfiguration(problems)
+        pin = found.pin_file.read_text().strip()
+        return TokenKeys(TokenPlace(module=found.module, label=found.token, pin=pin), file_keys(self._state))
 
     async def _server(self) -> ControlServer:
         settings, place, ca = self.settings, self.ca.place, self.ca
@@ -197,6 +213,12 @@ class Control:
             *self.doors.lines(),
             "next: `hbone token create --as NS/SA` here, `hbone join TOKEN` on another machine; Ctrl-C ends it",
         ]
+
+
+def _no_pin(path: Path) -> Problem:
+    return Problem(
+        what="no such file", fix="write the token's pin into it, mode 0600", field="pkcs11.pin_file", file=str(path)
+    )
 
 
 async def run_control(settings: ControlSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:

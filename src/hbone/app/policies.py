@@ -7,16 +7,18 @@ in slices, and those no longer allowed are cut.
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hbone.discovery.directory import Directory
 from hbone.discovery.store import Source
 from hbone.errors import HboneError
 from hbone.net.tasks import Tasks
 from hbone.policy.decide import Missing, PolicyEngine
+from hbone.policy.localform import plain_policy
 from hbone.policy.model import Authorization, ConnectionFacts, Destination, Scope, caller, closed
 from hbone.proxy.judge import Authorize, Facts
 from hbone.proxy.registry import Connection, Registry
+from hbone.telemetry.views import PolicyView
 
 if TYPE_CHECKING:
     from hbone.discovery.xds import Reject
@@ -90,6 +92,15 @@ class NodePolicies:
             for connection in tuple(registry)
             if (facts := connection.facts) is not None
         ]
+
+
+def policy_views(policies: Iterable[Authorization]) -> list[PolicyView]:
+    """Policies as the operator sees them."""
+    views: list[PolicyView] = []
+    for policy in policies:
+        plain: dict[str, Any] = plain_policy(policy)
+        views.append(PolicyView(**{**plain, "rules": tuple(plain["rules"])}))
+    return views
 
 
 def _changed(denial: HboneError) -> HboneError:

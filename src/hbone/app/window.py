@@ -13,6 +13,7 @@ from hbone.addr import SocketAddress
 from hbone.admin.mesh_views import service_views, workload_views
 from hbone.app.dataplane import DataPlane
 from hbone.app.options import open_listener
+from hbone.app.policies import NodePolicies, policy_views
 from hbone.config.listen import Listen, UnixListen
 from hbone.config.model import NodeSettings
 from hbone.control.renew import IdentityKeeper
@@ -26,6 +27,7 @@ from hbone.telemetry.views import (
     CertificateView,
     ConnectionView,
     ListenerView,
+    PolicyView,
     ProcessView,
     RootView,
     ServiceView,
@@ -53,6 +55,7 @@ class ShownNode(Protocol):
     settings: NodeSettings
     dataplane: DataPlane
     keeper: IdentityKeeper
+    policies: NodePolicies
 
     @property
     def pending(self) -> tuple[str, ...]: ...
@@ -72,6 +75,9 @@ class NodeWindow:
 
     def services(self) -> Iterable[ServiceView]:
         return service_views(self.directory())
+
+    def policies(self) -> Iterable[PolicyView]:
+        return policy_views(self._node.policies.engine.policies)
 
     def connections(self) -> Iterable[ConnectionView]:
         return self._node.dataplane.connections()

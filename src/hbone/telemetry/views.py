@@ -59,6 +59,21 @@ class ServiceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyView:
+    """One policy in force, spelled as in ztunnel's local file, so that it can be read back from here.
+
+    `rules`: of a rule its clauses, of a clause its matches; a rule that is not understood says why instead.
+    """
+
+    namespace: str
+    name: str
+    scope: str
+    action: str
+    dryRun: bool
+    rules: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionView:
     """One connection that is carried now. Identities are None unless mutual TLS proved them.
 
@@ -196,6 +211,7 @@ class ProcessView:
 View = (
     WorkloadView
     | ServiceView
+    | PolicyView
     | EndpointView
     | ConnectionView
     | TunnelView

@@ -13,6 +13,7 @@ from hbone.telemetry.views import (
     CertificateView,
     ConnectionView,
     ListenerView,
+    PolicyView,
     ProcessView,
     RootView,
     ServiceView,
@@ -103,6 +104,18 @@ class Sample:
             age_s=9.0,
         )
         return (seven,)
+
+    def policies(self) -> Iterable[PolicyView]:
+        return (
+            PolicyView(
+                namespace="shop",
+                name="only-web",
+                scope="Namespace",
+                action="Allow",
+                dryRun=False,
+                rules=([[{"principals": [{"Exact": "cluster.local/ns/web/sa/web"}]}]],),
+            ),
+        )
 
     def certificates(self) -> Iterable[CertificateView]:
         return (

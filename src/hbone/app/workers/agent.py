@@ -16,6 +16,7 @@ from hbone import __version__
 from hbone.app.node import NodeParts, Place, subscription_to
 from hbone.app.node import parts_from as node_parts
 from hbone.app.options import local_workloads
+from hbone.app.policies import policy_views
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import MeshFiles, Protected
 from hbone.app.window import Shown, Windows
@@ -35,9 +36,10 @@ from hbone.discovery.store import Change, Source, Store, Update
 from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from hbone.net.clock import SystemClock
 from hbone.net.tasks import Tasks
+from hbone.policy.model import Authorization
 from hbone.telemetry.log import Logs
 from hbone.telemetry.process import describe_process, open_fds
-from hbone.telemetry.views import ListenerView, ProcessView
+from hbone.telemetry.views import ListenerView, PolicyView, ProcessView
 
 log = logging.getLogger("hbone.node")
 
@@ -212,6 +214,14 @@ class Agent:
 
     # --- what is shown --------------------------------------------------------------------------------------
 
+    def _policies(self) -> list[PolicyView]:
+        """Of all sources; of two with one name the stronger source's holds, as in the workers."""
+        merged = {key: policy for source in sorted(self._parts.meshes) for key, policy in self._of(source).items()}
+        return policy_views(merged[key] for key in sorted(merged))
+
+    def _of(self, source: Source) -> Mapping[str, Authorization]:
+        return self._parts.meshes[source].policies
+
     def _shown(self) -> Shown:
         node = WholeNode(
             settings=self.settings,
@@ -219,6 +229,7 @@ class Agent:
             metrics=self.metrics,
             store=self.store,
             local=self._local,
+            policies=self._policies,
             process=self.process,
             listeners=lambda: (*self._listening.views(), *self._windows.views()),
             quit=self._quit,

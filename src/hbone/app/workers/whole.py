@@ -17,6 +17,7 @@ from hbone.telemetry.views import (
     CertificateView,
     ConnectionView,
     ListenerView,
+    PolicyView,
     ProcessView,
     RootView,
     ServiceView,
@@ -49,6 +50,7 @@ class WholeNode:
     metrics: WholeMetrics
     store: Directory
     local: LocalWorkloads
+    policies: Callable[[], Iterable[PolicyView]]
     process: Callable[[], ProcessView]
     listeners: Callable[[], Iterable[ListenerView]]
     quit: Callable[[], None]
@@ -80,6 +82,9 @@ class WholeWindow:
 
     def services(self) -> Iterable[ServiceView]:
         return service_views(self._node.store)
+
+    def policies(self) -> Iterable[PolicyView]:
+        return self._node.policies()
 
     def connections(self) -> Iterable[ConnectionView]:
         return self._numbered("connections", ConnectionView)

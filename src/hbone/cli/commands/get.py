@@ -163,6 +163,8 @@ def cell(column: Column, row: Row) -> object:
             return duration(value)
         case Form.BYTES, int() | float():
             return size(value)
+        case Form.COUNT, list():
+            return len(value)
         case Form.HEALTHY, list():
             endpoints = cast("list[Row]", value)
             healthy = sum(endpoint.get("health") == "Healthy" for endpoint in endpoints)

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
 from hbone.errors import ConnectionCut
 from tests.support.mesh import pair
-from tests.support.tcp import Tcp, digest, echo, pattern
+from tests.support.tcp import Tcp, digest, echo, eventually, pattern
 
 MIB = 1 << 20
 
@@ -223,6 +224,33 @@ async def test_resets_on_the_wire_carry_connect_error_and_cancel() -> None:
         assert await other.ending() == "reset"
         assert "RST_STREAM CANCEL" in (await stage.client.wait_lines(2))[1]
         assert "a test's whim" in (await stage.server.wait_lines(2))[1]
+
+
+async def test_descriptors_and_memory_of_ended_connections_come_back() -> None:
+    async with pair(echo) as stage:
+
+        async def round_of(count: int) -> None:
+            for number in range(count):
+                program = await stage.connect()
+                await program.send(b"x" * 100)
+                assert await program.exactly(100) == b"x" * 100
+                if number % 2:
+                    program.reset()
+                else:
+                    program.close()
+            stage.programs.clear()
+            for node in (stage.client, stage.server):
+                await node.quiet()
+            await eventually(lambda: not stage.app.open)
+
+        await round_of(20)
+        before = descriptors()
+        await round_of(100)
+        assert abs(descriptors() - before) <= 5
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_nothing_is_left_behind_when_connections_end_in_every_way() -> None:

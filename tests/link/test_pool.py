@@ -214,7 +214,7 @@ async def test_streams_run_on_after_goaway_and_new_ones_take_a_new_tunnel() -> N
                 assert len(server.peers) == 2
         await client.quiet()
         await eventually(lambda: len(client.dataplane.tunnels()) == 1)
-        assert ended
+        await eventually(lambda: ended)
 
 
 async def test_a_tunnel_without_streams_is_closed_after_the_idle_time() -> None:
@@ -304,6 +304,51 @@ async def test_a_proxy_that_is_killed_and_restarted_costs_no_connection_that_beg
             for program in held:
                 assert await program.ending() == "reset"
                 program.close()
+
+
+async def test_under_steady_load_only_what_met_a_restart_is_lost() -> None:
+    async with App(echo) as app, Mesh() as mesh:
+        server = await mesh.node("shop/cart", "127.0.1.1")
+        address = server.dataplane.address("inbound")
+        client = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": str(app.address)}])
+        loop = asyncio.get_running_loop()
+        failed: list[tuple[float, float]] = []
+        served = 0
+        stop = asyncio.Event()
+
+        async def load() -> None:
+            nonlocal served
+            while not stop.is_set():
+                began = loop.time()
+                try:
+                    async with await Tcp.connect(forward_of(client)) as program:
+                        await talk(program)
+                        served += 1
+                except (OSError, AssertionError):
+                    failed.append((began, loop.time()))
+                await asyncio.sleep(0.002)
+
+        loads = [asyncio.create_task(load()) for _ in range(5)]
+        outages: list[tuple[float, float]] = []
+        for _ in range(10):
+            before = served
+            await eventually(lambda: served > before + 5)  # noqa: B023 - called at once
+            killed = loop.time()
+            await server.kill()
+            mesh.nodes.remove(server)
+            mesh.workloads = [one for one in mesh.workloads if one.service_account != "cart"]
+            server = await mesh.node("shop/cart", "127.0.1.1", inbound=str(address))
+            outages.append((killed, loop.time()))
+        before = served
+        await eventually(lambda: served > before + 5)
+        stop.set()
+        await asyncio.gather(*loads)
+        unexplained = [
+            (began, ended)
+            for began, ended in failed
+            if not any(began <= again and killed <= ended for killed, again in outages)
+        ]
+        assert not unexplained, outages
 
 
 async def test_another_identity_on_a_recycled_address_is_refused_before_a_byte_is_sent() -> None:
@@ -420,6 +465,24 @@ async def test_a_failed_tunnel_is_everybodys_failure_at_once_and_the_next_one_tr
         await mesh.node("shop/cart", "127.0.1.1")
         async with await Tcp.connect(forward_of(client)) as program:
             await talk(program)
+
+
+async def test_who_comes_while_an_attempt_hangs_is_not_failed_by_it() -> None:
+    async with App(echo) as app, Mesh() as mesh, App() as silent:
+        mesh.workload("shop/cart", "127.0.1.1", hbone_port=silent.port)
+        timeouts = {"handshake_timeout_s": 0.3}
+        client = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": str(app.address)}], timeouts=timeouts)
+        early = await Tcp.connect(forward_of(client))
+        hung = await silent.accept()
+        silent.stop_listening()
+        mesh.workloads = [one for one in mesh.workloads if one.service_account != "cart"]
+        await mesh.node("shop/cart", "127.0.1.1", inbound=str(silent.address))
+        async with await Tcp.connect(forward_of(client)) as late:
+            await talk(late)
+        assert await early.ending() == "reset"
+        assert "TLS handshake was not done in time" in client.lines()[0]
+        early.close()
+        hung.close()
 
 
 async def test_a_large_transfer_survives_rotation_while_it_runs() -> None:

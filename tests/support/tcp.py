@@ -96,6 +96,21 @@ class Tcp:
         self.sock.close()
 
 
+PORTS: set[int] = set()
+"""Of applications and nodes that run now. A port that a node listens on is no application's, whatever the address:
+so says the check for calls of a proxy to itself. The kernel may well give out the same number on two addresses."""
+
+
+def _server(ip: str, port: int) -> socket.socket:
+    """Listening, on a port that nothing else here has."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    while True:
+        sock = socket.create_server((ip, port), family=family, backlog=2048)
+        if port or sock.getsockname()[1] not in PORTS:
+            return sock
+        sock.close()
+
+
 Handler = Callable[[Tcp], Awaitable[None]]
 
 
@@ -109,13 +124,12 @@ class App:
 
     def __init__(self, handler: Handler | None = None, ip: str = "127.0.1.1", port: int = 0) -> None:
         self._handler = handler
-        self._sock = socket.create_server(
-            (ip, port), family=socket.AF_INET6 if ":" in ip else socket.AF_INET, backlog=2048
-        )
+        self._sock = _server(ip, port)
+        PORTS.add(self._sock.getsockname()[1])
         self._sock.setblocking(False)
         self._waiting: asyncio.Queue[Tcp] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open: set[Tcp] = set()
+        self.open: set[Tcp] = set()
         self.accepted = 0
         self.address = SocketAddress.of(self._sock.getsockname())
 
@@ -133,8 +147,9 @@ class App:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for tcp in self._open:
+        for tcp in self.open:
             tcp.close()
+        PORTS.discard(self.port)
 
     def stop_listening(self) -> None:
         if self._sock.fileno() >= 0:
@@ -165,7 +180,7 @@ class App:
                 return
             self.accepted += 1
             tcp = Tcp(sock)
-            self._open.add(tcp)
+            self.open.add(tcp)
             if self._handler is None:
                 self._waiting.put_nowait(tcp)
             else:
@@ -180,7 +195,7 @@ class App:
             pass  # the other end broke off; tests look at that from its side
         finally:
             tcp.close()
-            self._open.discard(tcp)
+            self.open.discard(tcp)
 
 
 def pattern(n: int, seed: int = 0) -> bytes:

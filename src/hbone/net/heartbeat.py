@@ -57,7 +57,7 @@ class Asked(Protocol):
 class Heartbeat:
     """Watches one connection from `start` to `stop`; ends it with `lost` when there is nobody."""
 
-    __slots__ = ("_asked", "_asked_at", "_doubted", "_loop", "_now", "_policy", "_sock", "_timer")
+    __slots__ = ("_asked", "_asked_at", "_doubted", "_loop", "_now", "_policy", "_sock", "_stopped", "_timer")
 
     def __init__(
         self,
@@ -74,12 +74,14 @@ class Heartbeat:
         self._now = now
         self._asked_at: float | None = None
         self._doubted = False
+        self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         self._timer = self._loop.call_later(self._policy.interval_s, self._tick)
 
     def stop(self) -> None:
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -89,29 +91,33 @@ class Heartbeat:
 
     def _tick(self) -> None:
         self._timer = None
-        now = self._now()
-        policy = self._policy
-        wait_s = policy.interval_s
+        wait_s = self._ask() if self._asked_at is None else self._wait(self._asked_at)
+        if not self._stopped:  # by what we said
+            self._timer = self._loop.call_later(max(wait_s, _SOONEST_S), self._tick)
+
+    def _ask(self) -> float:
+        """How long until the answer is looked for."""
+        now = self._asked_at = self._now()
+        self._asked.ping(struct.pack(">d", now))
+        return min(self._policy.interval_s, self._policy.timeout_s)
+
+    def _wait(self, asked_at: float) -> float:
+        """No answer yet: how much longer to wait, unless it has been too long."""
+        now, policy = self._now(), self._policy
         doubted, self._doubted = self._doubted, False
-        if self._asked_at is None:
-            self._asked_at = now
-            self._asked.ping(struct.pack(">d", now))
-            wait_s = min(wait_s, policy.timeout_s)
-        else:
-            left_s = policy.timeout_s - (now - max(self._asked_at, self._asked.last_heard))
-            if left_s > 0:
-                wait_s = min(wait_s, left_s)
-            else:
-                path = path_of(self._sock, policy.timeout_s)
-                if path in {Path.DELIVERED, Path.DEAD} or (path is Path.DOUBTFUL and doubted):
-                    self._asked.lost(self._nobody(path, now))
-                    return
-                if path is Path.DOUBTFUL:
-                    self._doubted = True
-                    wait_s = DOUBT_S
-                else:
-                    self._asked_at = now  # our question has not left yet: the peer's time to answer has not begun
-        self._timer = self._loop.call_later(max(wait_s, _SOONEST_S), self._tick)
+        left_s = policy.timeout_s - (now - max(asked_at, self._asked.last_heard))
+        if left_s > 0:
+            return min(policy.interval_s, left_s)
+        match path_of(self._sock, policy.timeout_s):
+            case Path.SLOW:
+                self._asked_at = now  # our question has not left yet: the peer's time to answer has not begun
+            case Path.DOUBTFUL if not doubted:
+                self._doubted = True
+                return DOUBT_S
+            case path:
+                self.stop()
+                self._asked.lost(self._nobody(path, now))
+        return policy.interval_s
 
     def _nobody(self, path: Path, now: Instant) -> TunnelFailure:
         silent_s = now - self._asked.last_heard

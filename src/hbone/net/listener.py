@@ -38,14 +38,10 @@ class Listener:
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
         self.name = name
+        self.address: SocketAddress | str = _address(sock)
+        """Where it listens, or did until it was closed: an address, or a Unix socket's path."""
         # TCP options are inherited from the listening socket; keep-alive is set here once instead of per connection
         tune(sock, keep_alive)
-
-    @property
-    def address(self) -> SocketAddress | str:
-        """Where it listens: an address, or a Unix socket's path."""
-        name = self._sock.getsockname()
-        return SocketAddress.of(cast("tuple[object, ...]", name)) if isinstance(name, tuple) else str(name)
 
     @property
     def sock(self) -> socket.socket:
@@ -91,3 +87,8 @@ class Listener:
         )
         self._loop.remove_reader(self._sock.fileno())
         self._timer = self._loop.call_later(BACK_OFF_S, self.start)
+
+
+def _address(sock: socket.socket) -> SocketAddress | str:
+    name: object = sock.getsockname()
+    return SocketAddress.of(cast("tuple[object, ...]", name)) if isinstance(name, tuple) else str(name)

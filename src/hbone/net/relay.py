@@ -254,9 +254,8 @@ class StreamRelay:
     def _local_failed(self, error: OSError) -> None:
         """The application's connection broke: the other end must not take what it has for the whole."""
         self.link.reset(self.stream, ErrorCode.CONNECT_ERROR)
-        self._abort_local(
-            ConnectionCut("the local connection was reset", why=error.strerror or str(error), errno=error.errno)
-        )
+        why = error.strerror or str(error)
+        self._abort_local(ConnectionCut("the local connection was reset", why=why, errno=error.errno))
 
     # --- down: tunnel → local socket ------------------------------------------------------------------------
 
@@ -267,8 +266,7 @@ class StreamRelay:
         """Payload came, in `stream.chunks`, valid during this call only."""
         chunks = stream.chunks
         if self._down_broken:
-            self._discard(chunks)
-            return
+            return  # no credit for the stream: the peer soon stops
         if self._backlog is not None or self.sock is None:
             self._store(chunks, 0)
             return
@@ -284,7 +282,6 @@ class StreamRelay:
             total = -1
         except OSError as error:
             self._local_write_failed(error)
-            self._discard(chunks)
             return
         if n:
             self.bytes_down += n
@@ -310,10 +307,6 @@ class StreamRelay:
         if self.sock is not None and not self._writing:
             self._writing = True
             self._loop.add_writer(self.fd, self._drain_backlog)
-
-    def _discard(self, chunks: list[memoryview]) -> None:
-        # the connection's window was credited on receipt; the stream's is not given back: the peer soon stops
-        del chunks
 
     def _drain_backlog(self) -> None:
         backlog = self._backlog
@@ -370,9 +363,8 @@ class StreamRelay:
         if self._up_done:
             # its own bytes ended cleanly and were carried; it merely refuses the rest
             self.link.reset(self.stream, ErrorCode.NO_ERROR)
-            self._abort_local(
-                ConnectionCut("the application closed before it took everything", why=str(error.strerror))
-            )
+            why = str(error.strerror)
+            self._abort_local(ConnectionCut("the application closed before it took everything", why=why))
         elif not self._reading:
             self._local_failed(error)  # nobody takes its last bytes now: what matters is that it is gone
 
@@ -385,9 +377,8 @@ class StreamRelay:
         if code == ErrorCode.NO_ERROR and self._remote_ended:
             self._stop_sending()
             return
-        self._abort_local(
-            ConnectionCut("the far side cut the stream", why=f"RST_STREAM {code_name(code)}", code=code, by="peer")
-        )
+        why = f"RST_STREAM {code_name(code)}"
+        self._abort_local(ConnectionCut("the far side cut the stream", why=why, code=code, by="peer"))
 
     def on_link_lost(self, error: HboneError) -> None:
         """The tunnel is gone, and with it whatever was on its way."""

@@ -1,9 +1,9 @@
 """Keeps the tunnels of a node: does what `pooling.py` decides.
 
 A connection that finds no tunnel waits in its key's queue. One task per key opens tunnels, one at a time, as long as
-the queue is not empty; its failure is everybody's who waited at that moment, and the next connection tries afresh
-(no memory of failures: a peer that has come back is used at once). Where no tunnel may be opened, those who wait get
-the room that others leave, or an answer after `PoolPolicy.wait_s`.
+the queue is not empty. Its failure is everybody's who waited when the attempt began; whoever came later gets another
+one (no memory of failures: a peer that has come back is used at once). Where no tunnel may be opened, those who wait
+get the room that others leave, or an answer after `PoolPolicy.wait_s`.
 """
 
 import asyncio
@@ -114,7 +114,7 @@ class Pool:
             self._make_room()
         if self._total >= self._policy.max_total:
             if not entry.tunnels:  # else its own will have room again
-                self._fail_waiting(key, entry, _too_many(self._policy.max_total))
+                self._fail(key, entry, tuple(entry.waiting), _too_many(self._policy.max_total))
                 self._drop_if_unused(key, entry)
             return
         entry.opening += 1
@@ -130,6 +130,7 @@ class Pool:
     async def _open(self, key: PoolKey, entry: _Entry) -> None:
         failure: HboneError | None = None
         opened: Tunnel | None = None
+        waiting = tuple(entry.waiting)
         try:
             credentials = await self._identities.fetch(key.source)
             if self._usable(entry, credentials) is None:
@@ -147,7 +148,10 @@ class Pool:
         except HboneError as error:
             failure = error
         except BaseException:
-            failure = TunnelFailure(f"no tunnel to {key.peer}", why="the attempt was given up")
+            failure, waiting = (
+                TunnelFailure(f"no tunnel to {key.peer}", why="the attempt was given up"),
+                tuple(entry.waiting),
+            )
             raise
         finally:
             entry.opening -= 1
@@ -157,15 +161,21 @@ class Pool:
                 entry.tunnels.append(opened)
                 self._watch_idle()
             if failure is not None:
-                self._fail_waiting(key, entry, failure)
+                self._fail(key, entry, waiting, failure)
             self._serve(key, entry)
 
-    def _fail_waiting(self, key: PoolKey, entry: _Entry, failure: HboneError) -> None:
+    def _fail(self, key: PoolKey, entry: _Entry, waiters: tuple[TunnelWaiter, ...], failure: HboneError) -> None:
+        """Tell those of `waiters` that still wait."""
+        failed = set(waiters)
         waiting, entry.waiting = entry.waiting, deque()
         for waiter in waiting:
-            self._deadlines.stop((key, waiter))
+            if waiter in failed:
+                self._deadlines.stop((key, waiter))
+            else:
+                entry.waiting.append(waiter)
         for waiter in waiting:
-            waiter(None, failure)
+            if waiter in failed:
+                waiter(None, failure)
 
     def _serve(self, key: PoolKey, entry: _Entry) -> None:
         """Give the waiting ones the room there is, in order; open another tunnel for the rest."""
@@ -265,7 +275,7 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
         for key, entry in list(self._entries.items()):
-            self._fail_waiting(key, entry, _shutting_down())
+            self._fail(key, entry, tuple(entry.waiting), _shutting_down())
             for tunnel in list(entry.tunnels):
                 tunnel.link.lost(TunnelFailure("the tunnel was closed", why="this proxy shut down"))
         self._entries.clear()

@@ -111,6 +111,25 @@ async def test_a_peer_that_sends_anything_at_all_is_not_given_up() -> None:
     tunnel.close()
 
 
+async def test_a_connection_that_ends_while_it_is_asked_is_not_asked_again() -> None:
+    tunnel = Tunnel()
+    tunnel.answers = True
+    stop = tunnel.heart.stop
+    tunnel.heart.start()
+    original = tunnel.ping
+
+    def ping_and_end(payload: bytes) -> None:
+        original(payload)
+        stop()
+        tunnel.near.close()
+
+    tunnel.ping = ping_and_end  # type: ignore[method-assign]
+    await eventually(lambda: tunnel.pings)
+    await asyncio.sleep(0.1)
+    assert tunnel.pings == 1
+    tunnel.close()
+
+
 async def test_a_full_socket_means_that_the_question_has_not_left_yet() -> None:
     tunnel = Tunnel()
     tunnel.near.setblocking(False)

@@ -29,6 +29,7 @@ async def test_accepted_sockets_are_ready_for_use() -> None:
     listener.close()
     with pytest.raises(OSError):
         await Tcp.connect(address)
+    assert listener.address == address, "still known, for those who look at a draining node"
     for one in accepted:
         one.close()
     for caller in callers:

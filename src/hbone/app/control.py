@@ -216,9 +216,8 @@ class Control:
 
 
 def _no_pin(path: Path) -> Problem:
-    return Problem(
-        what="no such file", fix="write the token's pin into it, mode 0600", field="pkcs11.pin_file", file=str(path)
-    )
+    fix = "write the token's pin into it, mode 0600"
+    return Problem(what="no such file", fix=fix, field="pkcs11.pin_file", file=str(path))
 
 
 async def run_control(settings: ControlSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:

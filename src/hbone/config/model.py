@@ -247,6 +247,14 @@ class ControlListeners(Settings):
     )
 
 
+class Pkcs11(Settings):
+    """A token that holds the CA's keys: an HSM, a smart card, SoftHSM. Needs `pip install 'hbone[pkcs11]'`."""
+
+    module: Path = required("the shared library that speaks to the token, for example /usr/lib/softhsm/libsofthsm2.so")
+    token: str = required("the token's label")
+    pin_file: Path = required("file with the user's pin, readable by this user only")
+
+
 class ControlSettings(Settings):
     """A control plane (`control.yaml`)."""
 
@@ -261,6 +269,9 @@ class ControlSettings(Settings):
     )
     ca: Path | None = setting(
         None, "directory with a CA's files (Istio's names) to issue from; by default one is made in the state directory"
+    )
+    pkcs11: Pkcs11 | None = setting(
+        None, "token that holds the keys of the CA made here; by default they are files in the state directory"
     )
     socket: Path | None = setting(
         None, "Unix socket for nodes and commands on this machine; by default control.sock in the state directory"

@@ -37,7 +37,7 @@ KEYS: Final = "keys"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaPlace:
     """Where a CA is kept, and for whom it signs. `plugged`: an authority that comes from an operator's own files,
-    which are in the directory `plugged_from`."""
+    which are in the directory `plugged_from`. `keys`: where keys are made and kept, None for files."""
 
     directory: Path
     trust_domain: TrustDomain
@@ -46,6 +46,7 @@ class CaPlace:
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     plugged: CertificateAuthority | None = None
     plugged_from: str = ""
+    keys: KeyProvider | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,8 @@ class CaPlane:
             return
         self._closed = True
         await asyncio.to_thread(self.store.close)
+        if self.place.keys is not None:
+            self.place.keys.close()
         self._copy.close()
         self._lock.release()
 
@@ -166,6 +169,11 @@ class CaPlane:
         return done
 
 
+def file_keys(directory: Path) -> FileKeys:
+    """The keys of a CA that keeps its state in a directory."""
+    return FileKeys(directory / VIEW / KEYS)
+
+
 def _remember(database: sqlite3.Connection, place: CaPlace) -> None:
     put = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
     database.execute(put, ("trust_domain", place.trust_domain))
@@ -174,6 +182,6 @@ def _remember(database: sqlite3.Connection, place: CaPlace) -> None:
 
 def _keys(place: CaPlace) -> KeyProvider:
     if place.plugged is None:
-        return FileKeys(place.directory / VIEW / KEYS)
+        return place.keys or file_keys(place.directory)
     keys = (place.plugged.key, place.plugged.root_key)
     return PluggedKeys(key for key in keys if key is not None)

@@ -55,6 +55,10 @@ class KeyProvider(Protocol):
         """Of all keys that this CA made or took; not of others that a token may hold too."""
         ...
 
+    def close(self) -> None:
+        """Let go of what holds the keys."""
+        ...
+
 
 class FileKeys:
     """One PKCS#8 file of mode 0600 for each key, named by the hash of its public half."""
@@ -91,7 +95,8 @@ class FileKeys:
             raise KeyUnavailable(
                 f"the CA's key {path} cannot be read",
                 why=error.strerror or str(error),
-                fix="restore it from a backup, or make a new root with `hbone ca rotate-root --recover`",
+                fix="restore it from a backup; if it is on a token, ask through the running `hbone up`; if it is lost, "
+                "make a new root with `hbone ca rotate-root --recover`",
             ) from error
         except InvalidSvid as error:
             raise KeyUnavailable(f"{path} is not the CA's key", why=error.what, fix=error.fix) from error
@@ -108,6 +113,9 @@ class FileKeys:
     def names(self) -> Iterable[KeyId]:
         remove_unfinished(self.directory)  # files that a crash cut short have no name yet
         return [KeyId(path.stem) for path in self.directory.glob("*.pem") if _NAME.fullmatch(path.stem)]
+
+    def close(self) -> None:
+        """Files need nothing."""
 
     def path(self, key_id: KeyId) -> Path:
         return self.directory / f"{key_id}.pem"
@@ -137,6 +145,9 @@ class PluggedKeys:
 
     def names(self) -> Iterable[KeyId]:
         return tuple(self._keys)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _plugged() -> KeyUnavailable:

@@ -128,6 +128,23 @@ async def test_a_revoked_serial_number_takes_its_key_and_its_holders_renewals_al
         await renewal_with_the_same_key_is_refused(mesh, held)
 
 
+async def test_a_holders_renewals_stay_refused_after_a_restart_whatever_it_calls_itself(tmp_path: Path) -> None:
+    async with CaMesh(tmp_path) as mesh:
+        names = ("this process", "50% _off_", "x" * 64)
+        for name in names:
+            holder = CaClient(mesh.endpoint, ttl_s=3600, holder=name)
+            held = await holder.fetch(A)
+            await mesh.admin.revoke(RevokeRequest(serial=f"{held.svid.serial:x}"))
+        await mesh.restart()
+        for name in names:
+            with pytest.raises(ControlRefused, match="an earlier certificate of this client was revoked"):
+                await CaClient(mesh.endpoint, ttl_s=3600, holder=name).fetch(A)
+        await mesh.admin.restore(RestoreRequest(spiffe_id=str(A)))
+        await mesh.restart()
+        for name in names:
+            await CaClient(mesh.endpoint, ttl_s=3600, holder=name).fetch(A)
+
+
 async def renewal_with_the_same_key_is_refused(mesh: CaMesh, held: Credentials) -> None:
     request = CertificateRequest(csr=new_request(held.svid.key, A), impersonated=str(A))
     with pytest.raises(NotEntitled, match=f"the key {key_hash(held.svid.leaf).hex()} was revoked"):

@@ -177,7 +177,7 @@ def _revoke(
         what, kind, value = f"certificate {record.serial:x} of {record.spiffe_id}", "key", record.key_sha256.hex()
         stopped = _mark(database, "key_sha256 = ?", record.key_sha256, stamp)
         if record.holder:
-            _put(database, "holder", f"{record.holder} {record.spiffe_id}", stamp)
+            _put(database, "holder", f"{record.spiffe_id} {record.holder}", stamp)
     elif isinstance(target, SpiffeId):
         what, kind, value = f"the identity {target}", "identity", str(target)
         stopped = _mark(database, "spiffe_id = ?", str(target), stamp)
@@ -215,7 +215,8 @@ def _restore(database: sqlite3.Connection, identity: SpiffeId, now: WallTime) ->
         "UPDATE revocations SET lifted_at = ? WHERE kind = 'identity' AND value = ? AND lifted_at IS NULL",
         (now, str(identity)),
     )
-    database.execute("DELETE FROM revocations WHERE kind = 'holder' AND value LIKE ?", (f"% {identity}",))
+    mark = f"{identity} "  # a SPIFFE ID has no space, a client may call itself anything
+    database.execute("DELETE FROM revocations WHERE kind = 'holder' AND substr(value, 1, ?) = ?", (len(mark), mark))
     audit.append(database, {"event": "restored", "at": now, "what": f"the identity {identity}"})
 
 
@@ -226,7 +227,7 @@ def _load(database: sqlite3.Connection, now: WallTime) -> _Revoked:
             case "key":
                 revoked.keys[bytes.fromhex(value)] = reason
             case "holder":
-                holder, _, identity = value.partition(" ")
+                identity, _, holder = value.partition(" ")
                 revoked.holders.add((holder, SpiffeId.parse(identity)))
             case _ if lifted_at is None:
                 revoked.identities[SpiffeId.parse(value)] = RevokedIdentity(reason=reason)

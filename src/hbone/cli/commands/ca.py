@@ -70,12 +70,16 @@ def rotate_root(*, action: str | None, watch: bool, state_dir: Path | None) -> i
 
 async def _rotate(operations: "Operations", request: "RotateRootRequest", *, watch: bool, running: bool) -> int:
     found = await operations.rotate_root(request)
-    _say(found)
+    if not (watch and running):
+        _say(found)
     if not running and found.rotation.phase != _DONE and not found.rotation.paused:
         click.echo("no control plane runs: the rotation goes on when `hbone up` is started")
     elif watch and running:
+        said = ""
         async for found in operations.watch():
-            _say(found)
+            if rotation_text(found) != said:
+                said = rotation_text(found)
+                _say(found)
     elif found.rotation.phase != _DONE and not found.rotation.paused:
         click.echo("it goes on by itself; see `hbone ca status`, or `hbone ca rotate-root --watch`")
     return 0

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from hbone.errors import ConnectionCut
-from tests.support.mesh import pair
-from tests.support.tcp import Tcp, digest, echo, eventually, pattern
+from hbone.identity.svid import X509Svid
+from hbone.protocol.codes import ErrorCode
+from tests.support import h2frames
+from tests.support.framepeer import FramePeer, FrameServer, svid_of
+from tests.support.mesh import DirectIssuer, Mesh, forward_of, pair
+from tests.support.tcp import App, Tcp, digest, echo, eventually, pattern
 
 MIB = 1 << 20
 
@@ -209,6 +213,71 @@ async def test_an_answer_that_comes_before_the_question_is_whole_arrives_though_
         assert await program.exactly(13) == b"413 too large"
         uploading.cancel()
         program.close()
+
+
+async def cart_of(mesh: Mesh) -> X509Svid:
+    return await svid_of(DirectIssuer(mesh.authority), "shop/cart")
+
+
+async def test_a_server_that_has_answered_and_wants_no_more_is_a_clean_end_for_the_program() -> None:
+    answer = pattern(3 * MIB)
+
+    async def answer_early(peer: FramePeer) -> None:
+        stream = (await peer.until("HEADERS")).stream_id
+        peer.send(h2frames.headers(stream, h2frames.OK))
+        await peer.until("DATA", stream)
+        peer.send(*(h2frames.data(stream, answer[at : at + 16_384]) for at in range(0, len(answer), 16_384)))
+        peer.send(h2frames.data(stream, end=True), h2frames.rst_stream(stream, ErrorCode.NO_ERROR))
+        await peer.rest()
+
+    async with (
+        Mesh() as mesh,
+        FrameServer(await cart_of(mesh), answer_early) as far,
+    ):
+        mesh.workload("shop/cart", "127.0.1.1", hbone_port=far.address.port)
+        client = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": "127.0.1.1:8080"}])
+        async with await Tcp.connect(forward_of(client), receive_buffer=65_536) as program:
+            uploading = asyncio.create_task(program.send(bytes(32 * MIB)))
+            assert await program.digest_to_end(pause_s=0.0005, piece=65_536) == (len(answer), digest(answer))
+            uploading.cancel()
+        assert 'error="' not in await client.line()
+
+
+async def test_an_application_that_ended_and_then_left_does_not_spoil_its_answer() -> None:
+    async with pair() as stage:
+        program, app = await stage.both()
+        await program.send(b"question")
+        await app.exactly(8)
+        await app.send(b"answer")
+        app.end()
+        assert await program.to_end() == b"answer"
+        app.close()
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while True:
+                await program.send(bytes(65_536))
+        assert 'error="' not in await stage.client.line()
+        assert "the application closed before it took everything" in await stage.server.line()
+
+
+async def test_bytes_that_come_before_the_application_is_connected_wait_for_it() -> None:
+    payload = pattern(60_000)
+    async with App() as app, Mesh() as mesh:
+        full = await app.stop_answering()
+        await mesh.node("shop/cart", "127.0.1.1")
+        client = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": str(app.address)}])
+        async with await Tcp.connect(forward_of(client)) as program:
+            await program.send(payload)
+            program.end()
+            await asyncio.sleep(0.05)
+            app.answer_again()
+            for tcp in full:
+                tcp.close()
+                (await app.accept()).close()
+            server = await app.accept()  # with the kernel's next SYN
+            assert await server.to_end() == payload
+            await server.send(b"thanks")
+            server.close()
+            assert await program.to_end() == b"thanks"
 
 
 async def test_resets_on_the_wire_carry_connect_error_and_cancel() -> None:

@@ -112,11 +112,9 @@ async def test_an_answer_is_read_though_the_server_closed_in_the_middle_of_the_q
         server.end()
         assert await program.exactly(6) == b"answer"
         server.close()
-        with pytest.raises((ConnectionResetError, BrokenPipeError, TimeoutError)):
-            async with asyncio.timeout(8):
-                while True:
-                    await program.send(bytes(65_536))
-                    await asyncio.sleep(0.01)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while True:
+                await program.send(bytes(65_536))
         program.close()
 
 

@@ -168,6 +168,11 @@ class App:
             except TimeoutError:
                 return full
 
+    def answer_again(self) -> None:
+        """End of `stop_answering`."""
+        self._sock.listen(2048)
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+
     async def accept(self) -> Tcp:
         async with asyncio.timeout(LIMIT_S):
             return await self._waiting.get()

@@ -2,7 +2,8 @@
 
 Closing a socket with bytes unread makes the kernel send a reset, which throws away whatever of ours is still on its
 way: the last bytes of a transfer, or the reply that says why there is no connection. So our side is shut down, what
-the other end still says is read and dropped, and the socket is closed when that ends, or after a while.
+the other end still says is read and dropped, and the socket is closed when that ends, or when the other end's kernel
+has acknowledged our end and with it everything before, or after a while.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Final
 from hbone.net.members import Members
 
 _PIECE: Final = 65_536
+_FIN_WAIT_2: Final = 5  # tcpi_state (linux/tcp_states.h)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,7 @@ class _Last:
         except OSError:
             n = 0
         self._dropped += n
-        if n == 0 or self._dropped > self._patience.max_bytes:
+        if n == 0 or self._dropped > self._patience.max_bytes or _is_acknowledged(self._sock):
             self.close()
 
     def close(self) -> None:
@@ -96,3 +98,10 @@ class _Last:
         self._loop.remove_reader(self._fd)
         self._sock.close()
         self._others.remove(self)
+
+
+def _is_acknowledged(sock: socket.socket) -> bool:
+    """Whether our end has arrived; False where the kernel does not tell."""
+    if not hasattr(socket, "TCP_INFO"):
+        return False
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _FIN_WAIT_2

@@ -10,31 +10,51 @@ from tests.support.tlspeer import tcp_pair
 MIB = 1 << 20
 
 
-async def test_what_is_on_its_way_arrives_though_the_other_end_still_talks() -> None:
-    closing = Closing(asyncio.get_running_loop())
-    near, far = tcp_pair()
-    near.setblocking(False)
+def full(sock: socket.socket) -> int:
+    """Fill the socket's buffers; how much went in."""
+    sock.setblocking(False)
     sent = 0
     try:
         while True:
-            sent += near.send(bytes(65_536))
+            sent += sock.send(bytes(65_536))
     except BlockingIOError:
-        pass
+        return sent
+
+
+async def test_what_is_on_its_way_arrives_though_the_other_end_still_talks() -> None:
+    closing = Closing(asyncio.get_running_loop())
+    near, far = tcp_pair()
+    sent = full(near)
     async with Tcp(far) as peer:
         await peer.send(b"unread when we close")
         closing.linger(near, BRIEF)
         assert len(await peer.to_end()) == sent
-        await peer.send(b"still talking")
         peer.close()
     await closing.wait_empty()
     assert near.fileno() == -1
+
+
+async def test_who_has_everything_and_talks_on_is_not_listened_to_any_longer() -> None:
+    closing = Closing(asyncio.get_running_loop())
+    near, far = tcp_pair()
+    near.setblocking(False)
+    near.send(b"the end")
+    async with Tcp(far) as peer:
+        closing.linger(near, Patience(time_s=30, max_bytes=MIB))
+        assert await peer.to_end() == b"the end"
+        assert len(closing) == 1
+        await peer.send(b"x")
+        await asyncio.wait_for(closing.wait_empty(), 5)
+        with pytest.raises(OSError):
+            while True:
+                await peer.send(b"y")
 
 
 @pytest.mark.parametrize("patience", [Patience(time_s=0.05, max_bytes=MIB), Patience(time_s=30, max_bytes=1000)])
 async def test_patience_has_an_end(patience: Patience) -> None:
     closing = Closing(asyncio.get_running_loop())
     near, far = tcp_pair()
-    near.setblocking(False)
+    full(near)
     async with Tcp(far) as peer:
         closing.linger(near, patience)
         assert len(closing) == 1

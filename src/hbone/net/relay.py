@@ -21,6 +21,7 @@ from hbone.net.rearm import watch_again
 from hbone.net.sockets import close_with_reset
 from hbone.protocol.codes import ErrorCode, code_name
 from hbone.protocol.events import Headers
+from hbone.protocol.frames import FRAME_HEADER_BYTES
 from hbone.protocol.streams import Stream
 
 SMALL_READ: Final = 16_375  # one frame that fills one TLS record
@@ -219,7 +220,8 @@ class StreamRelay:
         """Likewise with many frames at once: one system call fills the payload of all of them."""
         outbox = self.link.outbox
         frame = self.link.connection.frame_bytes
-        spaces = outbox.reserve_many(min(BULK_READ, want), frame)
+        whole = frame * (BULK_READ // (frame + FRAME_HEADER_BYTES))  # whole frames: no scrap of one fills a record
+        spaces = outbox.reserve_many(min(whole, want), frame)
         if not spaces:
             return self._make_room()
         n = self.sock.recvmsg_into(spaces)[0]  # type: ignore[union-attr]

@@ -277,8 +277,8 @@ class OutboundStream(StreamRelay):
         assert self.sock is not None  # noqa: S101 -- an outbound stream begins with one
         self._call.entry.connected(self.sock)
         if not self._up_done:
-            self._read_off()  # replaces the early reader
-            self._read_on()
+            self._reading = True
+            self._loop.add_reader(self.fd, self._on_readable)  # in place of the early one, without a system call
 
     def _refused_by_peer(self, status: int) -> None:
         plan = self._plan

@@ -27,7 +27,7 @@ from hbone.errors import HboneError, PeerRejected, TlsFailure, TunnelFailure
 from hbone.net.budget import BufferBudget
 from hbone.net.closing import BRIEF, Closing
 from hbone.net.heartbeat import Heartbeat, PingPolicy
-from hbone.net.linkwriter import QUIET_S, LinkWriter
+from hbone.net.linkwriter import LinkWriter
 from hbone.net.members import Members
 from hbone.net.owners import LinkHandler, StreamOwner
 from hbone.net.rearm import Rearm, watch_again
@@ -54,6 +54,7 @@ from hbone.times import Clock, Instant
 log = logging.getLogger("hbone.net")
 
 RECORD_BYTES: Final = 16_384  # RFC 8446 §5.1: the most one TLS record carries
+BUSY_S: Final = 1e-3  # read within this long: look for more. 32 connections: 8 % more requests than with 60 µs
 READ_TURN_BYTES: Final = 262_144  # payload taken in one turn, so that one tunnel cannot keep the loop to itself
 _ESTABLISHED: Final = 1  # tcpi_state (linux/tcp_states.h)
 
@@ -173,7 +174,7 @@ class H2Link(LinkWriter):
             return 0
         read_into, buffer = self.tls.read_into, self._buffer
         now = self._monotonic()
-        busy = now - self._last_read < QUIET_S
+        busy = now - self._last_read < BUSY_S
         self._last_read = now
         total = 0
         got = WANT

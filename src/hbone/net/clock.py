@@ -2,8 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -15,8 +14,12 @@ class SystemClock:
 
     __slots__ = ()
 
-    # The function itself: several times for each frame, a method around it would cost twice as much as the call.
-    now: Callable[[], Instant] = staticmethod(cast("Callable[[], Instant]", time.monotonic))
+    if TYPE_CHECKING:
+
+        def now(self) -> Instant: ...
+
+    else:  # the function itself: several times for each frame, a method around it would cost twice as much as the call
+        now = staticmethod(time.monotonic)
 
     def wall(self) -> WallTime:
         return WallTime(time.time())

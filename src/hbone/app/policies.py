@@ -99,7 +99,8 @@ def policy_views(policies: Iterable[Authorization]) -> list[PolicyView]:
     views: list[PolicyView] = []
     for policy in policies:
         plain: dict[str, Any] = plain_policy(policy)
-        views.append(PolicyView(**{**plain, "rules": tuple(plain["rules"])}))
+        plain["rules"] = tuple(plain["rules"])
+        views.append(PolicyView(**plain))
     return views
 
 

@@ -164,7 +164,7 @@ def cell(column: Column, row: Row) -> object:
         case Form.BYTES, int() | float():
             return size(value)
         case Form.COUNT, list():
-            return len(value)
+            return len(cast("list[object]", value))
         case Form.HEALTHY, list():
             endpoints = cast("list[Row]", value)
             healthy = sum(endpoint.get("health") == "Healthy" for endpoint in endpoints)

@@ -125,7 +125,11 @@ def _match(message: pb.Match) -> policy.Match:
     for extension in message.extensions:
         if extension.name == TRUST_DOMAINS_EXTENSION:
             inner = pb.Match()
-            if not extension.config.Unpack(inner) or _unknown(inner) is not None:
+            try:
+                understood = extension.config.Unpack(inner) and _unknown(inner) is None
+            except DecodeError:
+                understood = False
+            if not understood:
                 raise InvalidResource(f"extension {TRUST_DOMAINS_EXTENSION} holds no match")
             allowed = tuple(_pattern(one) for one in inner.namespaces)
             refused = tuple(_pattern(one) for one in inner.not_namespaces)

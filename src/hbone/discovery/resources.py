@@ -231,7 +231,11 @@ def _hbone_port(message: pb.Workload) -> int:
     for extension in message.extensions:
         if extension.name == HBONE_PORT_EXTENSION:
             value = pb.Workload().capacity  # any UInt32Value
-            if not extension.config.Unpack(value) or not 0 < value.value <= _MAX_PORT:
+            try:
+                readable = extension.config.Unpack(value)
+            except DecodeError:
+                readable = False
+            if not readable or not 0 < value.value <= _MAX_PORT:
                 raise InvalidResource(f"extension {HBONE_PORT_EXTENSION} holds no port")
             return value.value
     return model.HBONE_PORT

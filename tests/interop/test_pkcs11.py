@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hbone.app.control import Control
-from hbone.app.node import Place
+from hbone.app.place import Place
 from hbone.ca.generations import Generations
 from hbone.config.model import ControlSettings
 from hbone.control.ca_client import CaClient

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hbone.app.bootstrap import bootstrap, is_foreign, node_id, node_metadata
-from hbone.app.node import Place, identity_source
+from hbone.app.parts import identity_source
+from hbone.app.place import Place
 from hbone.config.load import load_node
 from hbone.config.model import NodeSettings
 from hbone.config.show import show

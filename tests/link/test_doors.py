@@ -12,7 +12,7 @@ import pytest
 from hbone.addr import SocketAddress
 from hbone.app.control import Control
 from hbone.app.doors import JWT_KEY, WORKLOAD_SOCKET
-from hbone.app.node import Place
+from hbone.app.place import Place
 from hbone.app.tokens import Wanted, desk
 from hbone.config.load import SettingsFile, load_control
 from hbone.config.model import ControlSettings

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hbone.addr import SocketAddress, parse_ip
-from hbone.app.node import Node, NodeParts
+from hbone.app.node import Node
+from hbone.app.parts import NodeParts
 from hbone.app.sources import FileSources
 from hbone.config.model import NodeSettings
 from hbone.config.sections import Logging

@@ -15,7 +15,9 @@ from typing import Any, Self
 
 from hbone.addr import SocketAddress, parse_ip
 from hbone.app.control import Control
-from hbone.app.node import Node, Place, parts_from
+from hbone.app.node import Node
+from hbone.app.parts import parts_from
+from hbone.app.place import Place
 from hbone.config.listen import parse_listen
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.config.sections import Logging

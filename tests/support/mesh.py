@@ -106,7 +106,7 @@ class Node:
 
     async def kill(self) -> None:
         """End like a process that was killed: sockets close, nobody is told anything."""
-        self.dataplane.stop_accepting()
+        self.dataplane.unbind()
         self.dataplane.inbound.close()
         self.dataplane.pool.close()
         await self.stop(0.001)

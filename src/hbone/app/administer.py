@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from hbone.app.node import Place
+from hbone.app.place import Place
 from hbone.control import cadir
 from hbone.control.admin import Admin
 from hbone.control.admin_client import AdminClient

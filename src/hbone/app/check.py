@@ -1,6 +1,7 @@
 """Everything that can be judged without starting anything: `hbone node --check`."""
 
-from hbone.app.node import Place, identity_source
+from hbone.app.parts import identity_source
+from hbone.app.place import Place
 from hbone.app.sources import load_local_file, load_manifests
 from hbone.config.model import NodeSettings
 from hbone.discovery.manifests import Defaults

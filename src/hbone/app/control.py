@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from hbone.app.doors import Doors, House
-from hbone.app.node import Place
+from hbone.app.place import Place
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import FileSources, MeshFiles, Protected
 from hbone.ca.authority import Lifetimes

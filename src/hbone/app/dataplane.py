@@ -149,9 +149,7 @@ class DataPlane:
         try:
             self._bind_all()
         except BaseException:
-            for _, sock, _ in self._bound:
-                sock.close()
-            self._bound.clear()
+            self.unbind()
             raise
         ports = frozenset(address.port for _, sock, _ in self._bound if (address := bound_address(sock)) is not None)
         self._illegal = ports
@@ -273,7 +271,8 @@ class DataPlane:
 
     # --- the end --------------------------------------------------------------------------------------------
 
-    def stop_accepting(self) -> None:
+    def unbind(self) -> None:
+        """Stop accepting, and give the ports back. Harmless when repeated."""
         for listener in self._listeners.values():
             listener.close()
         for _, sock, _ in self._bound:
@@ -282,7 +281,7 @@ class DataPlane:
 
     async def drain(self, deadline_s: float) -> int:
         """Stop accepting, let what is open finish until the deadline, cut the rest; how many were cut."""
-        self.stop_accepting()
+        self.unbind()
         self.inbound.drain()
         self.pool.drain()
         try:

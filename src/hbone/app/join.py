@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hbone.addr import Authority, IpAddress, SocketAddress
-from hbone.app.node import Node, NodeParts, Place
+from hbone.app.node import Node
+from hbone.app.parts import NodeParts
+from hbone.app.place import Place
 from hbone.app.run import Stop, calm_collector
 from hbone.config.listen import Listen
 from hbone.config.load import Loaded, OriginKind

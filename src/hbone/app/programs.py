@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hbone.addr import Authority, SocketAddress
-from hbone.app.node import Node, Place, parts_from
+from hbone.app.node import Node
+from hbone.app.parts import parts_from
+from hbone.app.place import Place
 from hbone.app.run import Stop, calm_collector
 from hbone.config.listen import Listen, TcpListen
 from hbone.config.model import NodeSettings

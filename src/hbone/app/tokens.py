@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hbone.app.node import Place
+from hbone.app.place import Place
 from hbone.config.refs import AccountRef
 from hbone.control.channel import UnixEndpoint, calling
 from hbone.errors import Unreachable, UsageError

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from hbone.app.control import Control
-from hbone.app.node import Node, NodeParts, Place
+from hbone.app.node import Node
+from hbone.app.parts import NodeParts
+from hbone.app.place import Place
 from hbone.app.run import Stop, calm_collector
 from hbone.app.workers.choice import worker_count
 from hbone.config.model import ControlSettings, NodeSettings

@@ -191,14 +191,14 @@ class Windows:
                     if isinstance(listen, UnixListen):
                         self._unix.append(listen.path)
         except BaseException:
-            self.close_sockets()
+            self.unbind()
             raise
 
     def views(self) -> tuple[ListenerView, ...]:
         return tuple(ListenerView(name=name, address=_name(sock)) for name, sock in self._sockets.items())
 
-    def close_sockets(self) -> None:
-        """For a start that failed."""
+    def unbind(self) -> None:
+        """Give the ports back: for a start that failed."""
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()

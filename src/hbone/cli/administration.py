@@ -38,7 +38,7 @@ def operate(state_dir: Path | None, do: "Callable[[Operations, bool], Awaitable[
 
     async def run() -> T:
         from hbone.app.administer import administering
-        from hbone.app.node import Place
+        from hbone.app.place import Place
         from hbone.control.channel import ControlRefused
 
         try:

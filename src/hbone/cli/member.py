@@ -12,7 +12,7 @@ import click
 from hbone.cli.arguments import PATH
 
 if TYPE_CHECKING:
-    from hbone.app.node import Place
+    from hbone.app.place import Place
     from hbone.app.programs import Membership
     from hbone.config.refs import AccountRef
     from hbone.telemetry.log import Logs
@@ -42,7 +42,7 @@ class Member:
         return Membership(account=self.account, ca=self.ca, trust_domain=self.trust_domain, settings=settings)
 
     def place(self, environment: dict[str, str]) -> "Place":
-        from hbone.app.node import Place
+        from hbone.app.place import Place
 
         return Place(environment=environment, state_dir=self.state_dir)
 

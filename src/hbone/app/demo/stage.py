@@ -22,7 +22,7 @@ from hbone.app.control import Control
 from hbone.app.demo.client import Client
 from hbone.app.demo.wire import Wire
 from hbone.app.demo.workloads import READY
-from hbone.app.node import Place
+from hbone.app.place import Place
 from hbone.config.environment import without_settings
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.errors import HboneError

@@ -8,14 +8,15 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
 from hbone import __version__
-from hbone.app.node import NodeParts, Place, subscription_to
-from hbone.app.node import parts_from as node_parts
+from hbone.app.life import Life
 from hbone.app.options import local_workloads
+from hbone.app.parts import NodeParts, subscription_to
+from hbone.app.parts import parts_from as node_parts
+from hbone.app.place import Place
 from hbone.app.policies import policy_views
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import MeshFiles, Protected
@@ -86,11 +87,8 @@ class Agent:
         self._quit = quit_
         self._clock = SystemClock()
         self._tasks = Tasks("agent")
-        self._started, self._started_wall = self._clock.now(), self._clock.wall()
+        self._life = Life(self._clock)
         self._windows = Windows(settings)
-        self._pending: set[str] = set()
-        self._draining = False
-        self._bound = False
         self._directory = Path()
         self._count = worker_count(settings)
         self._listening = Listening(settings, self._count)
@@ -108,54 +106,38 @@ class Agent:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
         if self._files is not None:
             await self._files.load()
-        self._listening.open()
-        try:
-            self._windows.bind()
-        except BaseException:
-            self._listening.close()
-            raise
-        self._bound = True
+        self._life.bind(self._listening, self._windows)
 
     def unbind(self) -> None:
         """Give the ports back: for a start that failed."""
-        self._bound = False
-        self._windows.close_sockets()
-        self._listening.close()
+        self._life.unbind()
 
     async def __aenter__(self) -> Self:
-        if not self._bound:
-            await self.bind()
-        try:
-            await self._start()
-        except BaseException:
-            self.unbind()
-            raise
+        await self._life.begin(self.bind, self._start)
         return self
 
-    async def _start(self) -> None:
-        async with AsyncExitStack() as undo:
-            self._directory = Path(tempfile.mkdtemp(prefix="hbone-", dir=_short_place()))
-            undo.callback(shutil.rmtree, self._directory, ignore_errors=True)
-            take_turns(self._logs, os.fspath(self._directory / TURN))
-            if self._feeds is not None:
-                undo.push_async_callback(self._feeds.close)
-                await self._feeds.start(self._directory, self._crew.pids)
-            undo.push_async_callback(self._tasks.close)
-            if self._files is not None:
-                self._files.start(self._tasks)
-            undo.push_async_exit(await self._windows.serve(self._shown()))
-            undo.push_async_callback(self._drain)
-            self._tasks.start(self._begin(), name="start")
-            self._undo = undo.pop_all()
+    async def _start(self, undo: AsyncExitStack) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="hbone-", dir=_short_place()))
+        undo.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        take_turns(self._logs, os.fspath(self._directory / TURN))
+        if self._feeds is not None:
+            undo.push_async_callback(self._feeds.close)
+            await self._feeds.start(self._directory, self._crew.pids)
+        undo.push_async_callback(self._tasks.close)
+        if self._files is not None:
+            self._files.start(self._tasks)
+        undo.push_async_exit(await self._windows.serve(self._shown()))
+        undo.push_async_callback(self._drain)
+        self._tasks.start(self._begin(), name="start")
 
     async def _begin(self) -> None:
         """Workers are told the mesh only when it is known whole: to half of it they would answer wrongly."""
         subscription = self._subscription()
         if subscription is not None:
-            self._pending.add("state manager")
+            self._life.pending.add("state manager")
             self._tasks.start(subscription.run(), name="discovery")
             await subscription.wait_synced()
-            self._pending.discard("state manager")
+            self._life.pending.discard("state manager")
         self._crew.start()
         await self._crew.wait_ready()
         for listener in self._listening.views():
@@ -164,8 +146,8 @@ class Agent:
         log.info("ready", extra={"pid": os.getpid(), "workers": self._count})
 
     async def __aexit__(self, *_: object) -> None:
-        self._draining = True
-        await self._undo.aclose()
+        self._life.draining = True
+        await self._life.end()
 
     async def _drain(self) -> None:
         await self._crew.drain(self.settings.timeouts.drain_deadline_s)
@@ -254,23 +236,13 @@ class Agent:
     @property
     def pending(self) -> tuple[str, ...]:
         """What it still waits for before all of it takes connections."""
-        return (*sorted(self._pending), *self._crew.pending)
+        return (*sorted(self._life.pending), *self._crew.pending)
 
     def process(self) -> ProcessView:
         workers = self._crew.views()
         fds = [count for count in (open_fds(), *(worker.open_fds for worker in workers)) if count is not None]
-        return ProcessView(
-            role="node",
-            version=__version__,
-            pid=os.getpid(),
-            state="draining" if self._draining else "starting" if self.pending else "ready",
-            started_at=datetime.fromtimestamp(self._started_wall, UTC).isoformat(timespec="seconds"),
-            uptime_s=self._clock.now() - self._started,
-            pending=self.pending,
-            listeners=self.listeners(),
-            open_fds=sum(fds) or None,
-            workers=workers,
-        )
+        listeners, held = self.listeners(), sum(fds) or None
+        return self._life.view(pending=self.pending, listeners=listeners, open_fds=held, workers=workers)
 
 
 def _directory_of(meshes: Mapping[Source, Mesh]) -> Store:

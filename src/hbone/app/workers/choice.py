@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 
-from hbone.app.node import Place, run_node
+from hbone.app.node import run_node
+from hbone.app.place import Place
 from hbone.app.run import Stop
 from hbone.config.model import NodeSettings
 from hbone.telemetry.log import Logs

@@ -232,7 +232,7 @@ class Crew:
     async def drain(self, deadline_s: float) -> None:
         """Let all finish until the deadline; end those that are then still there."""
         self._ending.set()
-        self._listening.close()  # ours; each worker closes its own, and only then are ports free
+        self._listening.unbind()  # ours; each worker closes its own, and only then are ports free
         self.tell(Drain())
         if self._lives:
             _, late = await asyncio.wait(self._lives, timeout=deadline_s + MARGIN_S)

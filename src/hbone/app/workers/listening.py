@@ -61,14 +61,14 @@ class _Listener:
 
 
 class Listening:
-    """All sockets of all workers. `open` before anything runs; raises UsageError, and then has taken nothing."""
+    """All sockets of all workers. `bind` before anything runs; raises UsageError, and then has taken nothing."""
 
     def __init__(self, settings: NodeSettings, workers: int) -> None:
         self._wanted = workers_listen(settings)
         self._workers = workers
         self._listeners: dict[str, _Listener] = {}
 
-    def open(self) -> None:
+    def bind(self) -> None:
         try:
             for name, listen in self._wanted.items():
                 try:
@@ -76,7 +76,7 @@ class Listening:
                 except UsageError as error:
                     raise ListenerFailed(error, setting_of(name)) from error
         except BaseException:
-            self.close()
+            self.unbind()
             raise
 
     def _open(self, name: str, listen: Listen) -> None:
@@ -121,7 +121,7 @@ class Listening:
             for name, listener in self._listeners.items()
         )
 
-    def close(self) -> None:
+    def unbind(self) -> None:
         """Harmless when repeated."""
         for listener in self._listeners.values():
             for sock in (listener.shared, *listener.own.values()):

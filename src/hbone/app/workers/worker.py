@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hbone.app.node import Feed, Node, NodeParts, new_holder
+from hbone.app.node import Node
+from hbone.app.parts import Feed, NodeParts, new_holder
 from hbone.app.run import Stop, calm_collector
 from hbone.app.window import NodeWindow
 from hbone.app.workers.channel import Channel, read_first

@@ -180,8 +180,8 @@ def identity_source(settings: dict[str, Any], state_dir: Path | None, spiffe_id:
     import asyncio
     import os
 
-    from hbone.app.node import Place
-    from hbone.app.node import identity_source as source_of
+    from hbone.app.parts import identity_source as source_of
+    from hbone.app.place import Place
     from hbone.config.model import NodeSettings
 
     place = Place(environment=dict(os.environ), state_dir=state_dir)

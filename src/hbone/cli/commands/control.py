@@ -44,7 +44,7 @@ def control(config: Path | None, state_dir: Path | None, print_config: bool, **f
         click.echo(show(loaded), nl=False)
         return 0
     from hbone.app.control import run_control
-    from hbone.app.node import Place
+    from hbone.app.place import Place
     from hbone.app.run import run
     from hbone.telemetry.log import Logs
 

@@ -61,7 +61,7 @@ def join(
     hbone join
     """
     from hbone.app.join import JoinSpec, run_join, token_from
-    from hbone.app.node import Place
+    from hbone.app.place import Place
     from hbone.app.run import run
     from hbone.cli.settings import node_flags, placed, settings_file
     from hbone.config.load import load_node

@@ -46,7 +46,7 @@ def node(
 
         click.echo(show(loaded), nl=False)
         return 0
-    from hbone.app.node import Place
+    from hbone.app.place import Place
     from hbone.app.run import run
     from hbone.app.workers.choice import runner_for
     from hbone.telemetry.log import Logs

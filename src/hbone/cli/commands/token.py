@@ -76,7 +76,7 @@ def revoke(token_id: str, state_dir: Path | None) -> int:
 
 
 def _ask(state_dir: Path | None, question: "Callable[[Desk], Coroutine[Any, Any, T]]") -> T:
-    from hbone.app.node import Place
+    from hbone.app.place import Place
     from hbone.app.tokens import desk
 
     return asyncio.run(question(desk(Place(environment=dict(os.environ), state_dir=state_dir))))

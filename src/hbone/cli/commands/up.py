@@ -9,7 +9,7 @@ import click
 from hbone.cli.arguments import PATH
 
 if TYPE_CHECKING:
-    from hbone.app.node import Place
+    from hbone.app.place import Place
     from hbone.config.load import Loaded
     from hbone.config.model import NodeSettings
 
@@ -39,7 +39,7 @@ def up(
     DIRECTORY holds manifests (WorkloadEntry, ServiceEntry, Service …), read again whenever they change. Beside a
     running `hbone up`, `hbone expose` and `hbone forward` join its mesh without any further set-up.
     """
-    from hbone.app.node import Place
+    from hbone.app.place import Place
     from hbone.app.run import run
     from hbone.app.up import UpSettings, run_up
     from hbone.cli.settings import control_flags, node_flags, placed, settings_file

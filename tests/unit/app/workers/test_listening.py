@@ -26,11 +26,11 @@ def settings(**listeners: Any) -> NodeSettings:
 @contextmanager
 def opened(given: NodeSettings, workers: int = 2) -> Generator[Listening]:
     listening = Listening(given, workers)
-    listening.open()
+    listening.bind()
     try:
         yield listening
     finally:
-        listening.close()
+        listening.unbind()
 
 
 def address_of(listening: Listening, name: str) -> SocketAddress:
@@ -80,7 +80,7 @@ def test_a_second_node_at_the_same_port_is_refused_though_it_shares_ports_among_
         taken = address_of(listening, "inbound")
         second = Listening(settings(inbound=str(taken)), 2)
         with pytest.raises(UsageError, match="cannot listen"):
-            second.open()
+            second.bind()
         assert second.views() == ()
 
 
@@ -90,7 +90,7 @@ def test_a_taken_port_gives_back_what_was_taken_before_it() -> None:
         with opened(settings(inbound="127.0.0.1:0")) as probe:
             free = address_of(probe, "inbound")
         with pytest.raises(UsageError):
-            Listening(settings(inbound=str(free), socks=str(taken)), 2).open()
+            Listening(settings(inbound=str(free), socks=str(taken)), 2).bind()
         bind_listener(free).close()
 
 

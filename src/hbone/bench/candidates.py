@@ -7,6 +7,7 @@ targets. Every configuration of hbone that the benchmark uses is made in this mo
 import functools
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -17,6 +18,7 @@ from typing import Protocol
 from hbone.addr import SocketAddress
 from hbone.bench.envoy import EnvoyClient, EnvoyServer, envoy_command, write_config
 from hbone.bench.figures import Lane
+from hbone.bench.meshes import CLIENT, NAMESPACE, SERVER, mesh_document, policy_list
 from hbone.bench.pki import TRUST_DOMAIN, BenchPki
 from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes, Started
@@ -27,7 +29,6 @@ from hbone.errors import UsageError
 READY_LIMIT_S = 20.0
 PROBE_LIMIT_S = 0.5
 HELP_LIMIT_S = 20.0
-NAMESPACE, CLIENT, SERVER = "bench", "client", "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +115,10 @@ class EnvoyPair:
             access_log=logs / f"{self.key}-outbound-access.log",
         )
         ends: tuple[EnvoyClient | EnvoyServer, ...] = (outbound, inbound)
+        began = time.monotonic()
         pair = tuple(self._start(ground, end) for end in ends)
-        ready_s = [
+        for proxy, end in zip(pair, ends, strict=True):
             proxy.wait_until(functools.partial(answers_200, end.admin, "/ready"), READY_LIMIT_S)
-            for proxy, end in zip(pair, ends, strict=True)
-        ]
         return Lane(
             candidate=self.key,
             entries=entries,
@@ -127,7 +127,7 @@ class EnvoyPair:
             proxies=pair,
             tunnel=inbound.listen,
             client=client,
-            ready_s=sum(ready_s),
+            ready_s=time.monotonic() - began,
         )
 
     def _start(self, ground: Ground, end: EnvoyClient | EnvoyServer) -> Started:
@@ -138,10 +138,14 @@ class EnvoyPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HbonePair:
-    """Two of our nodes, each dedicated to one workload, with their logs as users have them. `workers` in each."""
+    """Two of our nodes, each dedicated to one workload, with their logs as users have them. `workers` in each.
+
+    `policies`: how many are in force at both; they let the client through (`hbone.bench.meshes`).
+    """
 
     key: str = "hbone"
     workers: int = 1
+    policies: int = 0
     has_proxies: bool = True
 
     @property
@@ -155,18 +159,19 @@ class HbonePair:
         entries = {kind: ground.ports.free() for kind in ground.targets}
         directory = ground.processes.directory
         tunnel = ground.ports.free(ground.host)
-        mesh = write_config(mesh_document(tunnel), directory / f"{self.key}-mesh.json")
+        mesh = write_config(
+            mesh_document(tunnel) | {"policies": policy_list(self.policies)}, mesh_file(directory, self.key)
+        )
         ready = {name: ground.ports.free() for name in (CLIENT, SERVER)}
         forwards = {entries[kind]: target for kind, target in ground.targets.items()}
         configs: dict[str, dict[str, object]] = {
             CLIENT: node_settings(CLIENT, ground.pki.directory, mesh, ready[CLIENT]) | forward_settings(forwards),
             SERVER: node_settings(SERVER, ground.pki.directory, mesh, ready[SERVER], inbound=tunnel),
         }
+        began = time.monotonic()
         pair = tuple(self._start(ground, name, config) for name, config in configs.items())
-        ready_s = [
+        for proxy, name in zip(pair, configs, strict=True):
             proxy.wait_until(functools.partial(answers_200, ready[name], "/healthz/ready"), READY_LIMIT_S)
-            for proxy, name in zip(pair, configs, strict=True)
-        ]
         return Lane(
             candidate=self.key,
             entries=entries,
@@ -175,14 +180,22 @@ class HbonePair:
             proxies=pair,
             tunnel=tunnel,
             client=ground.pki.identity(NAMESPACE, CLIENT),
-            ready_s=sum(ready_s),
+            ready_s=time.monotonic() - began,
         )
 
     def _start(self, ground: Ground, name: str, config: dict[str, object]) -> Started:
-        config = config | {"workers": self.workers}
-        file = write_config(config, ground.processes.directory / f"{self.key}-{name}.yaml")  # JSON is YAML
-        command = [sys.executable, "-m", "hbone", "node", "--config", str(file)]
-        return ground.processes.serve(f"{self.key}-{name}", command)
+        return serve_node(ground, f"{self.key}-{name}", config | {"workers": self.workers})
+
+
+def serve_node(ground: Ground, name: str, settings: dict[str, object]) -> Started:
+    """Start one of our nodes."""
+    file = write_config(settings, ground.processes.directory / f"{name}.yaml")  # JSON is YAML
+    return ground.processes.serve(name, [sys.executable, "-m", "hbone", "node", "--config", str(file)])
+
+
+def mesh_file(directory: Path, key: str) -> Path:
+    """Where the mesh of a pair of nodes is written; they read it again when it changes."""
+    return directory / f"{key}-mesh.json"
 
 
 def node_settings(
@@ -208,26 +221,6 @@ def node_settings(
 def forward_settings(forwards: Mapping[SocketAddress, SocketAddress]) -> dict[str, object]:
     """node.yaml's local ports that lead to mesh destinations."""
     return {"forwards": [{"listen": str(listen), "to": str(to)} for listen, to in forwards.items()]}
-
-
-def mesh_document(server: SocketAddress) -> dict[str, object]:
-    """The mesh in ztunnel's local form: the server, whose node is there, and the client, whom nobody calls."""
-    ip = IPv4Address(str(server.ip))
-    reached = _workload(SERVER, ip, "HBONE") | {"hbonePort": server.port}
-    return {"workloads": [reached, _workload(CLIENT, ip - 1, "TCP")]}
-
-
-def _workload(name: str, ip: IPv4Address, protocol: str) -> dict[str, object]:
-    return {
-        "uid": f"bench//Pod/{NAMESPACE}/{name}",
-        "name": name,
-        "namespace": NAMESPACE,
-        "serviceAccount": name,
-        "trustDomain": TRUST_DOMAIN,
-        "workloadIps": [str(ip)],
-        "protocol": protocol,
-        "services": {},
-    }
 
 
 def answers_200(address: SocketAddress, path: str) -> bool:

@@ -15,13 +15,23 @@ from hbone.bench.tools import Tool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One number that a workload yields. `name` is unique within its workload; `digits` follow the point in print."""
+    """One number that a workload yields. `name` is unique within its workload; `digits` follow the point in print.
+
+    `target`: what it must reach (at least, where higher is better; else at most), for what Envoy has no figure of.
+    """
 
     name: str
     label: str
     unit: str
     better: Better
     digits: int = 1
+    target: float | None = None
+
+    def meets(self, value: float) -> bool:
+        """Whether `value` is as good as the target asks; True without one."""
+        if self.target is None:
+            return True
+        return value >= self.target if self.better is Better.HIGHER else value <= self.target
 
 
 CPU_LABEL = "CPU of the proxies"
@@ -41,7 +51,7 @@ class Lane:
     """A candidate that is up: where connections to each target go in, and its proxies, if it has any.
 
     `tunnel` is the inbound HBONE port and `client` an identity that it lets in; None without proxies. `ready_s`:
-    from start to ready, both proxies.
+    from the start of the first to the moment when both proxies are ready.
     """
 
     candidate: str

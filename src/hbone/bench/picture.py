@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from hbone.bench.report import value_text
+from hbone.bench.report import label_text, value_text
 from hbone.bench.results import Results, Row
 
 WIDTH = 760
@@ -50,8 +50,7 @@ def _first_figures(results: Results) -> list[Row]:
 def _group(row: Row, candidates: Sequence[str], y: int) -> tuple[list[str], int]:
     """The drawing of one workload from `y` on, and where the next begins."""
     y += GROUP_GAP
-    unit = f" ({row.figure.unit})" if row.figure.unit else ""
-    heading = f"{row.workload_title}: {row.figure.label}{unit}, {row.figure.better.value} is better"
+    heading = f"{row.workload_title}: {label_text(row)}, {row.figure.better.value} is better"
     parts = [_text(MARGIN, y - 6, heading, "g")]
     seen = {candidate: summary for candidate in candidates if (summary := row.summary(candidate))}
     largest = max((summary.median for summary in seen.values()), default=0.0) or 1.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from hbone.bench.results import Results, Row
-from hbone.bench.statistics import Ratio, Summary
+from hbone.bench.statistics import Better, Ratio, Summary
 
 NOTHING = "-"
 
@@ -42,12 +42,21 @@ def table(results: Results) -> list[str]:
 
 
 def _cells(results: Results, row: Row) -> list[str]:
-    unit = f", {row.figure.unit}" if row.figure.unit else ""
     return [
-        f"  {row.figure.label}{unit}",
+        f"  {label_text(row)}",
         *(value_text(row, row.summary(candidate)) for candidate in results.candidates),
         *(ratio_text(row.ratio(ours, theirs)) for ours, theirs in results.comparisons()),
     ]
+
+
+def label_text(row: Row) -> str:
+    """`peak memory, MB (at most 1,000)`."""
+    figure = row.figure
+    unit = f", {figure.unit}" if figure.unit else ""
+    if figure.target is None:
+        return f"{figure.label}{unit}"
+    asked = "at least" if figure.better is Better.HIGHER else "at most"
+    return f"{figure.label}{unit} ({asked} {figure.target:,.10g})"
 
 
 def value_text(row: Row, seen: Summary | None) -> str:
@@ -56,6 +65,10 @@ def value_text(row: Row, seen: Summary | None) -> str:
         return NOTHING
     value = f"{seen.median:,.{row.figure.digits}f}"
     return f"{value} ±{seen.spread / 2:.0%}" if seen.count > 1 else value
+
+
+def _seen_text(row: Row) -> str:
+    return ", ".join(f"{candidate} {value_text(row, row.summary(candidate))}" for candidate in row.missed())
 
 
 def ratio_text(seen: Ratio | None) -> str:
@@ -80,6 +93,8 @@ def _notes(results: Results) -> list[str]:
     if results.interrupted:
         notes.append("Interrupted: the last round is not complete, and nothing was kept.")
     notes += [f"Failed: {failure}" for failure in results.failures]
+    missed = [row for row in results.rows if row.missed()]
+    notes += [f"Target missed: {row.workload}, {label_text(row)}: {_seen_text(row)}." for row in missed]
     if results.comparisons():
         notes.append("Ratios: median of the ratios of single rounds (rounds in which the first is no worse).")
     noise = results.noise()

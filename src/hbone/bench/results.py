@@ -9,6 +9,7 @@ from hbone.bench.statistics import Ratio, Summary, ratio, summary
 
 SCHEMA = 1
 DIRECT = "direct"
+OURS = "hbone"  # what the names of our candidates begin with
 NOISY_SPREAD = 0.25  # of the direct connection, which runs no code of any candidate
 NOISY_SHARE = 0.25  # of the workloads
 
@@ -27,6 +28,11 @@ class Row:
 
     def ratio(self, ours: str, theirs: str) -> Ratio | None:
         return ratio(self.samples.get(ours, ()), self.samples.get(theirs, ()), self.figure.better)
+
+    def missed(self) -> list[str]:
+        """The candidates whose median falls short of the figure's target."""
+        seen = {candidate: self.summary(candidate) for candidate in self.samples}
+        return [candidate for candidate, one in seen.items() if one and not self.figure.meets(one.median)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +56,7 @@ class Results:
     def comparisons(self) -> list[tuple[str, str]]:
         """Who is set against whom: hbone against each pair of Envoys; without hbone the Envoys among themselves."""
         envoys = [candidate for candidate in self.candidates if candidate.startswith("envoy")]
-        ours = [candidate for candidate in self.candidates if candidate.startswith("hbone")]
+        ours = [candidate for candidate in self.candidates if candidate.startswith(OURS)]
         if ours:
             return [(a, b) for a in ours for b in envoys]
         return [(a, envoys[0]) for a in envoys[1:]]
@@ -105,6 +111,7 @@ class Results:
             "label": row.figure.label,
             "unit": row.figure.unit,
             "better": row.figure.better.value,
+            **({"target": row.figure.target, "met": not row.missed()} if row.figure.target is not None else {}),
             "samples": row.samples,
             "median": {candidate: seen.median for candidate, seen in summaries.items() if seen},
             "spread": {candidate: seen.spread for candidate, seen in summaries.items() if seen},

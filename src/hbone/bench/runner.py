@@ -2,7 +2,8 @@
 
 A round: for each group of workloads the targets and all candidates are started afresh, then each workload takes one
 short sample of each candidate in turn, so that the samples of a round are seconds apart; the next round begins with
-another candidate. Candidates that wait their turn are idle and cost nothing.
+another candidate. Candidates that wait their turn are idle and cost nothing. What only hbone has is measured once a
+round, in the column of the first hbone.
 """
 
 import random
@@ -18,7 +19,8 @@ from hbone.bench.pki import BenchPki
 from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes
 from hbone.bench.procfs import forget_peak
-from hbone.bench.results import Results, Row
+from hbone.bench.results import OURS, Results, Row
+from hbone.bench.solo import Solo
 from hbone.bench.targets import Targets
 
 Progress = Callable[[str], None]
@@ -29,10 +31,15 @@ RowKey = tuple[str, str]
 class Plan:
     """What to run. Candidates and workloads that are missing something were left out before."""
 
-    workloads: Sequence[Workload]
+    workloads: Sequence[Workload | Solo]
     candidates: Sequence[Candidate]
     rounds: int
     part: Slice
+
+    @property
+    def alone(self) -> str | None:
+        """The candidate that is measured where there is nothing to compare with; None without one of ours."""
+        return next((one.key for one in self.candidates if one.key.startswith(OURS)), None)
 
 
 class Run:
@@ -54,7 +61,7 @@ class Run:
             for _, group in groupby(self._plan.workloads, key=lambda workload: workload.group):
                 self._group(number, tuple(group))
 
-    def _group(self, number: int, workloads: Sequence[Workload]) -> None:
+    def _group(self, number: int, workloads: Sequence[Workload | Solo]) -> None:
         host = self._ports.free_host()
         with Processes(self._directory) as processes:
             targets = Targets(processes, self._ports, host)
@@ -62,12 +69,27 @@ class Run:
             ground = Ground(
                 processes=processes, pki=self._pki, ports=self._ports, host=host, targets=targets.start(kinds)
             )
-            lanes = self._open(ground, _turned(self._plan.candidates, number), workloads)
+            paired = [workload for workload in workloads if not isinstance(workload, Solo)]
+            lanes = self._open(ground, _turned(self._plan.candidates, number), paired) if paired else []
             for workload in workloads:
                 self._progress(f"  {workload.key}: {workload.title}")
+                if isinstance(workload, Solo):
+                    self._measure(workload, ground)
+                    continue
                 for lane in lanes:
                     if lane.proxies or not workload.needs_proxies:
                         self._sample(workload, lane)
+
+    def _measure(self, workload: Solo, ground: Ground) -> None:
+        candidate = self._plan.alone
+        if candidate is None:
+            return
+        values: Mapping[str, float] = {}
+        try:
+            values = workload.measure(ground, self._plan.part)
+        except (SampleFailed, NotReady) as error:
+            self._fail(workload.key, candidate, error)
+        self._record(workload, candidate, values)
 
     def _open(self, ground: Ground, candidates: Sequence[Candidate], workloads: Sequence[Workload]) -> list[Lane]:
         """The candidates that come up; the others' samples of this group are missing and said to be."""
@@ -97,7 +119,7 @@ class Run:
         self._results.failures.append(said)
         self._progress(f"  failed: {said}")
 
-    def _record(self, workload: Workload, candidate: str, values: Mapping[str, float]) -> None:
+    def _record(self, workload: Workload | Solo, candidate: str, values: Mapping[str, float]) -> None:
         for figure in workload.figures:
             key = (workload.key, figure.name)
             if key not in self._rows:

@@ -13,8 +13,9 @@ from hbone.bench.candidates import Candidate, candidates_named
 from hbone.bench.figures import Slice, Workload
 from hbone.bench.machine import this_machine, versions
 from hbone.bench.picture import picture
-from hbone.bench.results import Results
+from hbone.bench.results import OURS, Results
 from hbone.bench.runner import Plan, Progress, Run
+from hbone.bench.solo import Solo
 from hbone.bench.workloads.catalogue import chosen
 from hbone.errors import UsageError
 
@@ -35,8 +36,9 @@ def measure(request: Request, progress: Progress) -> Results:
     """Run it, to its end or until Ctrl-C; raises UsageError when nothing of what was asked for can be measured."""
     workloads, candidates = chosen(request.workloads), candidates_named(request.candidates)
     absent = sorted(_absences(workloads, candidates))
-    able = [workload for workload in workloads if not _tools_missing(workload)]
     present = [candidate for candidate in candidates if candidate.missing() is None]
+    ours = any(candidate.key.startswith(OURS) for candidate in present)
+    able = [one for one in workloads if not _tools_missing(one) and (ours or not isinstance(one, Solo))]
     if not able or not present:
         raise UsageError("nothing can be measured here", why="; ".join(absent), fix="install what is missing")
     for reason in absent:
@@ -60,16 +62,18 @@ def measure(request: Request, progress: Progress) -> Results:
     return results
 
 
-def _tools_missing(workload: Workload) -> list[str]:
+def _tools_missing(workload: Workload | Solo) -> list[str]:
     return [reason for tool in workload.tools if (reason := tool.missing())]
 
 
-def _absences(workloads: Sequence[Workload], candidates: Sequence[Candidate]) -> set[str]:
+def _absences(workloads: Sequence[Workload | Solo], candidates: Sequence[Candidate]) -> set[str]:
     """What keeps something that was asked for from being measured."""
     lacking: dict[str, list[str]] = {}
     for workload in workloads:
         for reason in _tools_missing(workload):
             lacking.setdefault(reason, []).append(workload.key)
+        if isinstance(workload, Solo) and not any(one.key.startswith(OURS) for one in candidates):
+            lacking.setdefault("it is hbone's alone; add hbone to --candidates", []).append(workload.key)
     absent = {f"{', '.join(keys)}, because {reason}" for reason, keys in lacking.items()}
     return absent | {f"{one.key} ({one.title}), because {why}" for one in candidates if (why := one.missing())}
 

@@ -88,6 +88,37 @@ def test_the_columns_of_the_table_are_aligned() -> None:
     assert head.index("hbone/envoy") + len("hbone/envoy") == len(row)
 
 
+def with_target(target: float, better: Better = Better.HIGHER) -> Results:
+    found = results()
+    found.rows[0].figure = Figure(name="rate", label="requests", unit="1/s", better=better, target=target)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "better", "missed"),
+    [
+        (40.0, Better.HIGHER, []),
+        (41.5, Better.HIGHER, ["envoy"]),
+        (41.0, Better.LOWER, ["direct", "hbone"]),
+        (101.0, Better.LOWER, []),
+    ],
+)
+def test_a_median_that_misses_its_target_is_named_below_the_table_and_in_json(
+    target: float, better: Better, missed: list[str]
+) -> None:
+    found = with_target(target, better)
+    assert found.rows[0].missed() == missed
+    assert ("Target missed: keepalive32, requests, 1/s (at " in report(found)) is bool(missed)
+    document = json.loads(json.dumps(found.as_json()))
+    assert (document["figures"][0]["target"], document["figures"][0]["met"]) == (target, not missed)
+
+
+def test_the_table_and_the_picture_name_the_target() -> None:
+    found = with_target(10.0, Better.LOWER)
+    assert "requests, 1/s (at most 10)" in table(found)[-1]
+    assert "requests, 1/s (at most 10)" in picture(found)
+
+
 def test_what_was_not_measured_is_said_under_the_table() -> None:
     found = results()
     found.absent.append("bulk1, because iperf3 is not installed; apt install iperf3")

@@ -8,12 +8,14 @@ from random import Random
 import pytest
 
 from hbone.addr import SocketAddress
-from hbone.bench.candidates import Candidate, Direct, Ground, candidates_named, mesh_document, node_settings
+from hbone.bench.candidates import Candidate, Direct, Ground, HbonePair, candidates_named, node_settings
 from hbone.bench.faults import NotReady, SampleFailed
 from hbone.bench.figures import Figure, Lane, Slice, Workload
 from hbone.bench.machine import this_machine
+from hbone.bench.meshes import mesh_document
 from hbone.bench.results import Results
 from hbone.bench.runner import Plan, Run
+from hbone.bench.solo import Solo
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import Tool
@@ -45,6 +47,24 @@ class Probe:
         return {FIGURE.name: float(len(self.seen))}
 
 
+@dataclass(kw_only=True)
+class Lonely:
+    """A workload that only hbone has."""
+
+    key: str = "lonely"
+    group: str = "lonely"
+    title: str = "alone"
+    figures: tuple[Figure, ...] = (FIGURE,)
+    tools: tuple[Tool, ...] = ()
+    target: tuple[TargetKind, ...] = ()
+    broken: bool = False
+
+    def measure(self, ground: Ground, part: Slice) -> Mapping[str, float]:
+        if self.broken:
+            raise SampleFailed("the load broke")
+        return {FIGURE.name: 7.0}
+
+
 @dataclass(frozen=True, kw_only=True)
 class NeverReady:
     """A candidate that does not come up."""
@@ -60,7 +80,7 @@ class NeverReady:
         raise NotReady("broken ended before it was ready")
 
 
-def run(workload: Workload, candidates: list[Candidate], directory: Path, *, rounds: int = 2) -> Results:
+def run(workload: Workload | Solo, candidates: list[Candidate], directory: Path, *, rounds: int = 2) -> Results:
     results = Results(
         taken="2026-01-01T00:00:00+00:00",
         machine=this_machine(),
@@ -96,6 +116,21 @@ def test_a_candidate_that_does_not_come_up_is_a_gap_and_a_failure(tmp_path: Path
 def test_a_workload_of_proxies_leaves_out_the_direct_connection(tmp_path: Path) -> None:
     results = run(Probe(needs_proxies=True), [Direct()], tmp_path, rounds=1)
     assert results.rows == []
+
+
+def test_what_only_hbone_has_is_measured_once_a_round_in_the_column_of_hbone(tmp_path: Path) -> None:
+    results = run(Lonely(), [Direct(), HbonePair()], tmp_path)
+    assert results.rows[0].samples == {"hbone": [7.0, 7.0]}
+
+
+def test_a_failure_of_what_only_hbone_has_leaves_a_gap_and_the_run_goes_on(tmp_path: Path) -> None:
+    results = run(Lonely(broken=True), [HbonePair()], tmp_path)
+    assert results.rows[0].samples == {"hbone": [None, None]}
+    assert results.failures == ["lonely on hbone: the load broke"] * 2
+
+
+def test_what_only_hbone_has_is_not_measured_without_hbone(tmp_path: Path) -> None:
+    assert run(Lonely(), [Direct()], tmp_path).rows == []
 
 
 def test_an_unknown_candidate_is_refused_with_the_known_ones() -> None:

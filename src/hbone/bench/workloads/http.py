@@ -91,6 +91,7 @@ class WrkResult:
     """What wrk saw; times of one request, from its first byte sent to its answer's last."""
 
     requests: int
+    failed: int
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -118,14 +119,14 @@ def parse_wrk(text: str) -> WrkResult:
         seen = json.loads(line)
         result = WrkResult(
             requests=seen["requests"],
+            failed=seen["failed"],
             seconds=seen["duration_us"] / 1e6,
             p50_ms=seen["p50_us"] / 1e3,
             p99_ms=seen["p99_us"] / 1e3,
             p999_ms=seen["p999_us"] / 1e3,
         )
-        failed = seen["failed"]
     except (ValueError, KeyError, TypeError) as error:
         raise SampleFailed("wrk answered something unexpected", why=text[-200:]) from error
-    if not result.requests or failed > result.requests * MAX_FAILED:
-        raise SampleFailed(f"{failed} of {result.requests + failed} requests failed")
+    if not result.requests or result.failed > result.requests * MAX_FAILED:
+        raise SampleFailed(f"{result.failed} of {result.requests + result.failed} requests failed")
     return result

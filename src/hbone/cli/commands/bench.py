@@ -83,11 +83,11 @@ def _list() -> None:
     click.echo("Workloads")
     for workload in CATALOGUE.values():
         lacking = "; ".join(reason for tool in workload.tools if (reason := tool.missing()))
-        click.echo(f"  {workload.key:14}{workload.title}{f'  ({lacking})' if lacking else ''}")
+        click.echo(f"  {workload.key:22}{workload.title}{f'  ({lacking})' if lacking else ''}")
     click.echo("Candidates")
     for candidate in ALL.values():
         why = candidate.missing()
-        click.echo(f"  {candidate.key:14}{candidate.title}{f'  ({why})' if why else ''}")
+        click.echo(f"  {candidate.key:22}{candidate.title}{f'  ({why})' if why else ''}")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -39,7 +39,7 @@ def node(demo: Running, name: str) -> int:
 
 
 def assert_nothing_is_left(demo: Running, sandbox: Sandbox) -> None:
-    """No process of its session (and so no socket), no file in its home, temporary, state and working directories."""
+    """No process of its own (and so no socket), no file in its home, temporary, state and working directories."""
     assert [command_line(pid) for pid in demo.family()] == []
     assert sandbox.left_behind() == []
     assert list(sandbox.work.iterdir()) == []
@@ -101,6 +101,18 @@ def test_the_demo_cleans_up_however_it_is_told_to_end(sandbox: Sandbox, number: 
     demo.wait_for("Everything is up")
     demo.signal(number)
     demo.wait().expect(130)
+    assert_nothing_is_left(demo, sandbox)
+
+
+def test_a_demo_that_is_killed_leaves_nothing_behind_either(sandbox: Sandbox) -> None:
+    demo = sandbox.start("demo")
+    demo.wait_for("Everything is up")
+    assert node(demo, "a") in demo.family()
+    demo.signal(signal.SIGKILL)
+    assert demo.wait().code == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while demo.family() and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert_nothing_is_left(demo, sandbox)
 
 

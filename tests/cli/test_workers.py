@@ -300,7 +300,8 @@ def test_all_workers_drain_together_and_a_connection_may_finish(pair: Pair, how:
             case "Ctrl-C":
                 pair.client.interrupt()
             case "SIGTERM to all":
-                os.killpg(pair.client.pid, signal.SIGTERM)
+                for pid in pair.client.family():
+                    os.kill(pid, signal.SIGTERM)
             case _:
                 assert "200 OK" in unix_get(str(pair.admin()), "/quitquitquit", method="POST")
         address = pair.client.address("forward 1")
@@ -310,6 +311,16 @@ def test_all_workers_drain_together_and_a_connection_may_finish(pair: Pair, how:
     done.expect(0)
     assert "worker ended" not in done.text
     assert len(re.findall("connection complete", done.out)) == MANY
+
+
+def test_ctrl_c_while_the_workers_start_ends_the_node_quietly(sandbox: Sandbox) -> None:
+    mesh = sandbox.start("up", env={"HBONE_WORKERS": "2"})
+    mesh.wait_for("worker started")
+    mesh.interrupt()
+    done = mesh.wait()
+    done.expect(0)
+    assert "error" not in done.text
+    assert mesh.family() == []
 
 
 def test_what_is_not_finished_at_the_deadline_is_cut(sandbox: Sandbox) -> None:

@@ -54,8 +54,9 @@ class Done:
 class Running:
     """A command that runs, in a session of its own. Output and errors go to files."""
 
-    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], mark: str, out: Path, err: Path) -> None:
         self.process = process
+        self._mark = mark
         self._out = out
         self._err = err
 
@@ -110,7 +111,7 @@ class Running:
         self.process.send_signal(number)
 
     def interrupt(self) -> None:
-        """Ctrl-C at a terminal: to it and all its children."""
+        """Ctrl-C at a terminal: to it and its children, but for those with a session of their own."""
         os.killpg(self.pid, signal.SIGINT)
 
     def wait(self, limit_s: float = WAIT_LIMIT_S) -> Done:
@@ -135,8 +136,8 @@ class Running:
         return self.wait()
 
     def family(self) -> list[int]:
-        """It and its descendants that still live."""
-        return processes_of_session(self.pid)
+        """It and its descendants that still live, whatever session they are in."""
+        return processes_marked(self._mark)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,12 +243,13 @@ class Sandbox:
 
     def start_program(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Running:
         number = len(self._running)
+        mark = f"{MARK}={self.directory.name}-{number}"
         out, err = self.directory / f"{number}.out", self.directory / f"{number}.err"
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = subprocess.Popen(
                 command,
                 cwd=self.work,
-                env=self.environment(env),
+                env={**self.environment(env), MARK: mark.partition("=")[2]},
                 stdin=subprocess.DEVNULL,
                 stdout=out_file,
                 stderr=err_file,
@@ -256,7 +258,7 @@ class Sandbox:
                 group=self.user.uid,
                 extra_groups=None if self.user.uid is None else [],
             )
-        running = Running(process, out, err)
+        running = Running(process, mark, out, err)
         self._running.append(running)
         return running
 
@@ -275,17 +277,21 @@ OFF: Mapping[str, str] = {
 """Settings with which any number of nodes run side by side."""
 
 
-def processes_of_session(session: int) -> list[int]:
-    """The processes of a session that are no zombies (proc_pid_stat(5): state is field 3, session field 6)."""
+MARK: Final = "STARTED_BY_TEST"
+"""An environment variable: children have it too, also those whose parent is gone."""
+
+
+def processes_marked(mark: str) -> list[int]:
+    """The processes with this in their environment; a zombie has none any more."""
     found: list[int] = []
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit():
             continue
         try:
-            fields = (directory / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
+            environment = (directory / "environ").read_bytes().split(b"\0")
+        except OSError:  # it ended meanwhile, or is not for us to see
             continue
-        if int(fields[3]) == session and fields[0] != "Z":
+        if mark.encode() in environment:
             found.append(int(directory.name))
     return found
 

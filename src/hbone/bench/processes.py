@@ -1,7 +1,7 @@
 """Starts processes and makes sure that they end.
 
 Every process gets a session of its own: a Ctrl-C at the terminal reaches only us, and we end the others one by
-one, by their own process groups, whatever way we leave.
+one, by their own process groups, whatever way we leave; should we be killed, a guard does.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from hbone.bench.faults import NotReady, SampleFailed
+from hbone.net.guard import Guard
 
 STOP_LIMIT_S = 3.0  # from the request to the end by force
 POLL_S = 0.01
@@ -106,15 +107,20 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._started: list[Started] = []
+        self._guard = Guard(directory)
         self._count = 0
 
     def __enter__(self) -> Self:
+        self._guard.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop(self._started)
+        try:
+            self.stop(self._started)
+        finally:
+            self._guard.__exit__(kind, error, trace)
 
     def serve(self, name: str, command: Sequence[str]) -> Started:
         """Start a server; its output goes to its log."""
@@ -145,6 +151,7 @@ class Processes:
         finally:
             for started in ending:
                 started.end()
+                self._guard.ended(started.pid)
                 if started in self._started:
                     self._started.remove(started)
 
@@ -162,4 +169,5 @@ class Processes:
             )
         started = Started(name, process, log)
         self._started.append(started)
+        self._guard.lives(started.pid)
         return started

@@ -3,6 +3,7 @@
 import os
 import select
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -42,6 +43,19 @@ def test_leaving_by_an_exception_ends_a_process_and_its_children(tmp_path: Path)
         use()
     assert len(members) == 2
     assert all(ends(pidfd) for pidfd in members)
+
+
+def test_a_bench_that_is_killed_takes_its_servers_with_it(tmp_path: Path) -> None:
+    bench = (
+        "import pathlib, sys, time; from hbone.bench.processes import Processes\n"
+        "with Processes(pathlib.Path(sys.argv[1])) as processes:\n"
+        f"    print(processes.serve('server', [sys.executable, '-c', {FOREVER!r}]).pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([PYTHON, "-c", bench, str(tmp_path)], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        server = os.pidfd_open(int(killed.stdout.readline()))
+        killed.kill()
+    assert ends(server)
 
 
 def test_a_process_that_ignores_the_request_is_made_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

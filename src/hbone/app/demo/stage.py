@@ -27,6 +27,7 @@ from hbone.config.environment import without_settings
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.errors import HboneError
 from hbone.net.clock import system_rng
+from hbone.net.guard import Guard
 
 CLIENT, JOB, ECHO, API, IMPOSTOR = (f"127.10.0.{n}" for n in (11, 12, 13, 21, 31))
 API_HOST, ECHO_HOST, IMPOSTOR_HOST = "api.shop.demo", "echo.shop.demo", "payments.shop.demo"
@@ -79,6 +80,7 @@ class Stage:
     echo_port: int = field(init=False)
     _wire_port: int = field(init=False)
     _impostor_port: int = field(init=False)
+    _guard: Guard = field(init=False)
     _undo: AsyncExitStack = field(init=False, default_factory=AsyncExitStack)
     _direct: bool = False
     _policies: list[str] = field(default_factory=list[str])
@@ -97,6 +99,7 @@ class Stage:
     async def _put_up(self) -> None:
         enter = self._undo.enter_context
         self.directory = Path(enter(tempfile.TemporaryDirectory(prefix="hbone-demo-")))
+        self._guard = enter(Guard(self.directory))
         self.canary = f"canary-{system_rng().getrandbits(128):032x}".encode()
         self.ports = Ports(_free_port(ECHO), _free_port(API), _free_port("127.0.0.1"))
         self.api_port, self.echo_port = await _both(self._application("http", API), self._application("echo", ECHO))
@@ -197,8 +200,11 @@ listeners:
                 stdout=out_file,
                 stderr=err_file,
                 env=without_settings(os.environ, NodeSettings),
+                start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
             )
+        self._undo.callback(self._guard.ended, process.pid)
         self._undo.push_async_callback(_stop, process)
+        self._guard.lives(process.pid)
         return Proc(name, process, out, err)
 
     async def _wait_line(self, proc: Proc, word: str, *, error_stream: bool = False) -> str:

@@ -246,4 +246,5 @@ async def _start(channel: int, descriptors: Iterable[int]) -> asyncio.subprocess
         sys.executable, "-m", "hbone", "node", "--worker", str(channel),
         stdin=asyncio.subprocess.DEVNULL,
         pass_fds=(channel, *descriptors),
+        start_new_session=True,  # Ctrl-C is for the agent: a worker still importing could not take it
     )  # fmt: skip

@@ -154,7 +154,7 @@ class Worker:
 
 
 def _leave_signals_to_the_agent() -> None:
-    """Ctrl-C and a service manager's SIGTERM reach all of us: one decides, so that everybody drains together."""
+    """A service manager's SIGTERM reaches all of us: one decides, so that everybody drains together."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)

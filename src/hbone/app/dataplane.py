@@ -34,6 +34,7 @@ from hbone.errors import ConnectionCut, HboneError, NoRoute
 from hbone.identity.bundle import TrustBundle
 from hbone.net import entry
 from hbone.net.listener import Listener
+from hbone.net.poller import Poller
 from hbone.net.sockets import bound_address, original_destination, peer_of
 from hbone.net.tasks import Tasks
 from hbone.proxy.calls import Call, OutboundParts, answer_deadlines
@@ -74,11 +75,12 @@ class DataPlane:
         self.around = around
         self.registry = Registry(settings.limits.max_connections)
         self._loop = asyncio.get_running_loop()
+        self._poller = Poller(self._loop)
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
         self.local = local_workloads(settings, around.store)
-        parts = tunnel_parts(settings, around.clock, self._loop)
+        parts = tunnel_parts(settings, around.clock, self._poller)
         self.links = parts.link
         half_close_s = settings.timeouts.half_close_timeout_s
         self._half_closes = HalfCloses(self._loop, half_close_s) if half_close_s is not None else None
@@ -88,12 +90,11 @@ class DataPlane:
         self._illegal: frozenset[int] = frozenset()
         self._asking = 0  # programs that have not yet said where to
         self._plain = PlainParts(
-            loop=self._loop,
+            poller=self._poller,
             dial=app_dial(settings),
             outcomes=self.outcomes,
             registry=self.registry,
             closing=parts.link.closing,
-            rearm=parts.link.rearm,
             half_closes=self._half_closes,
         )
         self.plaintext = InboundPassthrough(self._plain, self.local, self._illegal, around.authorize)
@@ -126,7 +127,7 @@ class DataPlane:
     def _outbound_parts(self) -> OutboundParts:
         rng = random.SystemRandom()
         return OutboundParts(
-            loop=self._loop,
+            poller=self._poller,
             directory=self.around.store,
             selector=Selector(rng),
             pool=self.pool,
@@ -180,8 +181,8 @@ class DataPlane:
         """Begin to accept on what is bound."""
         probes = keep_alive(self.settings)
         for name, sock, accepted in self._bound:
-            listener = Listener(self._loop, sock, accepted, name=name, keep_alive=None if name == "inbound" else probes)
-            self._listeners[name] = listener
+            keep = None if name == "inbound" else probes
+            listener = self._listeners[name] = Listener(self._poller, sock, accepted, name=name, keep_alive=keep)
             listener.start()
         self._bound.clear()
 
@@ -232,7 +233,7 @@ class DataPlane:
         downstream = _peer(sock)
         deadline = Instant(self._loop.time() + self.settings.timeouts.handshake_timeout_s)
         try:
-            wish = await entry.negotiate(sock, deadline)
+            wish = await entry.negotiate(self._poller, sock, deadline)
         except HboneError as error:
             self.outbound.refuse(sock, str(downstream), "-", error, entry.TOLD)
             return
@@ -303,10 +304,10 @@ class DataPlane:
         self.pool.close()
         await self._tasks.close()
         self.links.closing.close()
-        self.links.rearm.close()
         self._answers.close()
         if self._half_closes is not None:
             self._half_closes.close()
+        self._poller.close()
 
     # --- views ----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """From a node's settings to what each part of the data plane takes."""
 
-import asyncio
 import socket
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from hbone.net.dial import DialOptions
 from hbone.net.h2link import LinkParts
 from hbone.net.heartbeat import PingPolicy
 from hbone.net.members import Members
-from hbone.net.rearm import Rearm
+from hbone.net.poller import Poller
 from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener
 from hbone.net.tls import ReadBuffer
 from hbone.protocol.outbox import BufferPool
@@ -124,7 +123,7 @@ def pool_policy(settings: NodeSettings) -> PoolPolicy:
     )
 
 
-def tunnel_parts(settings: NodeSettings, clock: Clock, loop: asyncio.AbstractEventLoop) -> TunnelParts:
+def tunnel_parts(settings: NodeSettings, clock: Clock, poller: Poller) -> TunnelParts:
     http2, limits, timeouts = settings.http2, settings.limits, settings.timeouts
     windows = LocalSettings(
         initial_window_bytes=http2.stream_window_bytes,
@@ -134,13 +133,12 @@ def tunnel_parts(settings: NodeSettings, clock: Clock, loop: asyncio.AbstractEve
         max_concurrent_streams=http2.max_streams_per_connection_inbound,
     )
     return TunnelParts(
-        loop=loop,
+        poller=poller,
         link=LinkParts(
             buffer=ReadBuffer(),
             clock=clock,
             pings=PingPolicy(interval_s=timeouts.ping_interval_s, timeout_s=timeouts.ping_timeout_s),
-            closing=Closing(loop),
-            rearm=Rearm(loop),
+            closing=Closing(poller),
             budget=BufferBudget(limits.max_buffered_bytes),
             open=Members(),
         ),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hbone.net.members import Members
+from hbone.net.poller import Poller
 
 _PIECE: Final = 65_536
 _FIN_WAIT_2: Final = 5  # tcpi_state (linux/tcp_states.h)
@@ -34,8 +35,8 @@ LONG: Final = Patience(time_s=5.0, max_bytes=1 << 40)
 class Closing:
     """The sockets of a process that are on their way out."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
         self._sockets: Members[_Last] = Members()
 
     def linger(self, sock: socket.socket, patience: Patience) -> None:
@@ -45,7 +46,7 @@ class Closing:
         except OSError:
             sock.close()  # the other end is gone already
             return
-        _Last(self._loop, sock, self._sockets, patience).start()
+        _Last(self._poller, sock, self._sockets, patience).start()
 
     async def wait_empty(self) -> None:
         """Until all are closed."""
@@ -63,12 +64,10 @@ class Closing:
 class _Last:
     """One socket."""
 
-    __slots__ = ("_dropped", "_fd", "_loop", "_others", "_patience", "_sock", "_timer")
+    __slots__ = ("_dropped", "_fd", "_others", "_patience", "_poller", "_sock", "_timer")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, others: "Members[_Last]", patience: Patience
-    ) -> None:
-        self._loop = loop
+    def __init__(self, poller: Poller, sock: socket.socket, others: "Members[_Last]", patience: Patience) -> None:
+        self._poller = poller
         self._sock = sock
         self._fd = sock.fileno()
         self._others = others
@@ -78,8 +77,8 @@ class _Last:
 
     def start(self) -> None:
         self._others.add(self)
-        self._loop.add_reader(self._fd, self._on_readable)
-        self._timer = self._loop.call_later(self._patience.time_s, self.close)
+        self._poller.add_reader(self._fd, self._on_readable)
+        self._timer = self._poller.loop.call_later(self._patience.time_s, self.close)
 
     def _on_readable(self) -> None:
         try:
@@ -95,7 +94,7 @@ class _Last:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._loop.remove_reader(self._fd)
+        self._poller.forget(self._fd)
         self._sock.close()
         self._others.remove(self)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hbone.addr import IpAddress, SocketAddress
 from hbone.errors import HboneError
+from hbone.net.poller import Poller
 from hbone.net.sockets import DEFAULT_KEEP_ALIVE, KeepAlive, family_of, tune, upstream_failure, upstream_timeout
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN, errno.EINTR})
@@ -33,12 +34,10 @@ class DialOptions:
 class Dial:
     """One attempt. `done` gets the connected non-blocking socket or the error, at once or later, exactly once."""
 
-    __slots__ = ("_done", "_fd", "_loop", "_options", "_sock", "_target", "_timer", "_upstream")
+    __slots__ = ("_done", "_fd", "_options", "_poller", "_sock", "_target", "_timer", "_upstream")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, upstream: SocketAddress, options: DialOptions, done: Dialled
-    ) -> None:
-        self._loop = loop
+    def __init__(self, poller: Poller, upstream: SocketAddress, options: DialOptions, done: Dialled) -> None:
+        self._poller = poller
         self._upstream = upstream
         self._options = options
         self._done: Dialled | None = done
@@ -58,8 +57,8 @@ class Dial:
             number = sock.connect_ex(self._target)
         if number in _PENDING:
             self._fd = sock.fileno()
-            self._loop.add_writer(self._fd, self._on_writable)
-            self._timer = self._loop.call_later(self._options.timeout_s, self._on_timeout)
+            self._poller.add_writer(self._fd, self._on_writable)
+            self._timer = self._poller.loop.call_later(self._options.timeout_s, self._on_timeout)
         else:
             self._settle(number)
 
@@ -95,7 +94,7 @@ class Dial:
             self._timer.cancel()
             self._timer = None
         if self._fd >= 0:
-            self._loop.remove_writer(self._fd)
+            self._poller.remove_writer(self._fd)
             self._fd = -1
 
     def _end(self, sock: socket.socket | None, error: HboneError | None) -> None:
@@ -136,10 +135,9 @@ def _new_socket(upstream: SocketAddress, options: DialOptions) -> socket.socket:
     return sock
 
 
-async def dial(upstream: SocketAddress, options: DialOptions) -> socket.socket:
+async def dial(poller: Poller, upstream: SocketAddress, options: DialOptions) -> socket.socket:
     """A connected non-blocking socket; raises UpstreamFailed or UpstreamTimeout."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[socket.socket] = loop.create_future()
+    result: asyncio.Future[socket.socket] = poller.loop.create_future()
 
     def settle(sock: socket.socket | None, error: HboneError | None) -> None:
         if sock is not None:
@@ -147,7 +145,7 @@ async def dial(upstream: SocketAddress, options: DialOptions) -> socket.socket:
         elif error is not None:
             result.set_exception(error)
 
-    attempt = Dial(loop, upstream, options, settle)
+    attempt = Dial(poller, upstream, options, settle)
     attempt.start()
     try:
         return await result

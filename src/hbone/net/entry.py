@@ -20,6 +20,7 @@ from hbone.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from hbone.net.poller import Poller
 from hbone.protocol import httpconnect, socks5
 from hbone.times import Instant
 
@@ -91,12 +92,12 @@ HTTP: Final = HttpEntry()
 TOLD: Final = Told()
 
 
-async def negotiate(sock: socket.socket, deadline: Instant) -> Wish:
+async def negotiate(poller: Poller, sock: socket.socket, deadline: Instant) -> Wish:
     """Read the request of a program that just connected; raises PeerViolation after having answered it.
 
     The socket stays the caller's, whatever happens.
     """
-    reader = _Reader(sock)
+    reader = _Reader(poller, sock)
     try:
         async with asyncio.timeout_at(deadline):
             first = await reader.peek(1)
@@ -140,9 +141,9 @@ async def _http(reader: "_Reader") -> Authority:
 class _Reader:
     """Reads just as much as asked from a non-blocking socket. Raises OSError when the program goes away."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, poller: Poller, sock: socket.socket) -> None:
         self.sock = sock
-        self._loop = asyncio.get_running_loop()
+        self._poller = poller
 
     async def exactly(self, n: int) -> bytes:
         data = b""
@@ -166,13 +167,13 @@ class _Reader:
             return data
 
     async def _wait_readable(self) -> None:
-        ready: asyncio.Future[None] = self._loop.create_future()
+        ready: asyncio.Future[None] = self._poller.loop.create_future()
         fd = self.sock.fileno()
-        self._loop.add_reader(fd, _wake, ready)
+        self._poller.add_reader(fd, lambda: _wake(ready))
         try:
             await ready
         finally:
-            self._loop.remove_reader(fd)
+            self._poller.remove_reader(fd)
 
 
 def _wake(ready: "asyncio.Future[None]") -> None:

@@ -15,7 +15,6 @@ link read. And since an owner is called in the middle of its link's turn, and of
 inside a call of its owner's: what has to end then is `doomed`, and ends with the turn.
 """
 
-import asyncio
 import contextlib
 import logging
 import socket
@@ -30,7 +29,7 @@ from hbone.net.heartbeat import Heartbeat, PingPolicy
 from hbone.net.linkwriter import LinkWriter
 from hbone.net.members import Members
 from hbone.net.owners import LinkHandler, StreamOwner
-from hbone.net.rearm import Rearm, watch_again
+from hbone.net.poller import Poller
 from hbone.net.tls import WANT, ReadBuffer, TlsStream
 from hbone.protocol.connection import Http2Connection
 from hbone.protocol.events import (
@@ -68,7 +67,6 @@ class LinkParts:
     pings: PingPolicy
     closing: Closing
     budget: BufferBudget
-    rearm: Rearm
     open: "Members[H2Link]"
 
 
@@ -79,33 +77,29 @@ class H2Link(LinkWriter):
         "_buffer",
         "_heartbeat",
         "_last_read",
-        "_noted",
         "_parts",
         "_ready",
         "budget",
         "closing",
         "last_heard",
-        "rearm_later",
     )
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         tls: TlsStream,
         connection: Http2Connection,
         outbox: Outbox,
         parts: LinkParts,
     ) -> None:
-        super().__init__(loop, tls, connection, outbox, parts.clock.now)
+        super().__init__(poller, tls, connection, outbox, parts.clock.now)
         self._parts = parts
         self._buffer = parts.buffer
-        self._heartbeat = Heartbeat(loop, self, tls.sock, parts.pings, self._monotonic)
+        self._heartbeat = Heartbeat(poller.loop, self, tls.sock, parts.pings, self._monotonic)
         self._last_read = 0.0
         self._ready = False
         self.budget = parts.budget
         self.closing = parts.closing
-        self.rearm_later = parts.rearm
-        self._noted = False
         self.last_heard = 0.0
 
     # --- life -----------------------------------------------------------------------------------------------
@@ -116,7 +110,7 @@ class H2Link(LinkWriter):
         self._parts.open.add(self)
         self.last_heard = self._monotonic()
         self.connection.start()
-        self._loop.add_reader(self._fd, self._on_readable)
+        self._poller.add_reader(self._fd, self._on_readable)
         self._heartbeat.start()
         self._loop.call_soon(self._begin)
 
@@ -148,8 +142,8 @@ class H2Link(LinkWriter):
             return False
         self.closed = True
         self._heartbeat.stop()
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        self._poller.remove_reader(self._fd)
+        self._poller.remove_writer(self._fd)
         self.budget.forget(self)
         reason = error or TunnelFailure("the tunnel was closed", why="its streams were over or its time was up")
         for stream in list(self.connection.streams.values()):
@@ -193,9 +187,6 @@ class H2Link(LinkWriter):
             failure = error
         if total:
             self.last_heard = now
-            if not self._noted:
-                self._noted = True
-                self.rearm_later.note(self)
             try:
                 for event in self.connection.receive(buffer.view[:total], now):
                     self._dispatch(event)
@@ -211,11 +202,6 @@ class H2Link(LinkWriter):
         elif self.outbox:
             self.request_flush()
         return total
-
-    def rearm(self) -> None:
-        self._noted = False
-        if not self.closed:
-            watch_again(self._loop, self._fd, self._on_readable, self._on_writable if self.blocked else None)
 
     def _peer_closed(self) -> None:
         if self.connection.peer_going_away or not self.connection.streams:

@@ -1,6 +1,5 @@
 """The writing half of a link: what its turn of the loop produced goes out in one TLS write."""
 
-import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from typing import Final
 
 from hbone.errors import HboneError, PeerRejected, TlsFailure
 from hbone.net.owners import LinkHandler, Nobody, StreamOwner
+from hbone.net.poller import Poller
 from hbone.net.tls import WANT, TlsStream
 from hbone.protocol.codes import ErrorCode
 from hbone.protocol.connection import Http2Connection
@@ -37,6 +37,7 @@ class LinkWriter:
         "_loop",
         "_monotonic",
         "_paused",
+        "_poller",
         "_said_goodbye",
         "_starved",
         "blocked",
@@ -49,13 +50,14 @@ class LinkWriter:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         tls: TlsStream,
         connection: Http2Connection,
         outbox: Outbox,
         monotonic: Callable[[], Instant],
     ) -> None:
-        self._loop = loop
+        self._loop = poller.loop
+        self._poller = poller
         self.tls = tls
         self.connection = connection
         self.outbox = outbox
@@ -100,7 +102,7 @@ class LinkWriter:
         else:
             self._frames = 1
             self._flush_due = True
-            self._loop.call_soon(self._flush_turn)
+            self._poller.at_end(self._flush_turn)
 
     def _flush_turn(self) -> None:
         self._flush_due = False
@@ -117,7 +119,7 @@ class LinkWriter:
                 written = write(outbox.pending())
                 if written == WANT:
                     self.blocked = True
-                    self._loop.add_writer(self._fd, self._on_writable)
+                    self._poller.add_writer(self._fd, self._on_writable)
                     return
                 outbox.advance(written)
         except (TlsFailure, PeerRejected) as error:
@@ -139,7 +141,7 @@ class LinkWriter:
             self.lost(error)
 
     def _on_writable(self) -> None:
-        self._loop.remove_writer(self._fd)
+        self._poller.remove_writer(self._fd)
         self.blocked = False
         self.flush()
         while self._paused and not self.blocked:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from hbone.addr import SocketAddress
+from hbone.net.poller import Watcher
 from hbone.net.sockets import KeepAlive, tune
 
 log = logging.getLogger("hbone.net")
@@ -24,14 +25,14 @@ class Listener:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        watcher: Watcher,
         sock: socket.socket,
         accepted: Accepted,
         *,
         name: str,
         keep_alive: KeepAlive | None = None,
     ) -> None:
-        self._loop = loop
+        self._watcher = watcher
         self._sock = sock
         self._accepted = accepted
         self._keep_alive = keep_alive
@@ -49,7 +50,7 @@ class Listener:
 
     def start(self) -> None:
         self._started = True
-        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        self._watcher.add_reader(self._sock.fileno(), self._on_readable)
 
     def close(self) -> None:
         """Stop accepting; connections that were accepted live on. Harmless when repeated."""
@@ -58,7 +59,7 @@ class Listener:
             self._timer = None
         if self._sock.fileno() >= 0:
             if self._started:
-                self._loop.remove_reader(self._sock.fileno())
+                self._watcher.remove_reader(self._sock.fileno())
             self._sock.close()
 
     def _on_readable(self) -> None:
@@ -85,8 +86,8 @@ class Listener:
             "accepting pauses",
             extra={"listener": self.name, "error": error.strerror, "fix": "raise the open files limit (ulimit -n)"},
         )
-        self._loop.remove_reader(self._sock.fileno())
-        self._timer = self._loop.call_later(BACK_OFF_S, self.start)
+        self._watcher.remove_reader(self._sock.fileno())
+        self._timer = asyncio.get_running_loop().call_later(BACK_OFF_S, self.start)
 
 
 def _address(sock: socket.socket) -> SocketAddress | str:

@@ -9,7 +9,6 @@ link's outbox, behind room for the frame header. Down: payload goes from the rea
 call; only what the socket does not take is copied, into `_backlog`, which the stream's window bounds.
 """
 
-import asyncio
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -17,7 +16,7 @@ from typing import Final
 from hbone.errors import ConnectionCut, HboneError
 from hbone.net.closing import LONG
 from hbone.net.h2link import H2Link
-from hbone.net.rearm import watch_again
+from hbone.net.poller import Poller
 from hbone.net.sockets import close_with_reset
 from hbone.protocol.codes import ErrorCode, code_name
 from hbone.protocol.events import Headers
@@ -40,8 +39,7 @@ class StreamRelay:
         "_done",
         "_down_broken",
         "_down_done",
-        "_loop",
-        "_noted",
+        "_poller",
         "_reading",
         "_remote_ended",
         "_unwanted",
@@ -57,12 +55,12 @@ class StreamRelay:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         link: H2Link,
         stream: Stream,
         done: Callable[[HboneError | None], None],
     ) -> None:
-        self._loop = loop
+        self._poller = poller
         self.link = link
         self.stream = stream
         self.sock: socket.socket | None = None
@@ -71,7 +69,6 @@ class StreamRelay:
         self._backlog: bytearray | None = None  # payload that the socket has not taken
         self._bulk = False
         self._reading = False
-        self._noted = False  # for `hbone.net.rearm`
         self._writing = False
         self._up_done = False
         self._remote_ended = False
@@ -114,28 +111,29 @@ class StreamRelay:
 
     def _close_local(self) -> None:
         """Both directions are complete."""
-        self._forget_socket()
         if self.sock is not None:
             if self._unwanted:
+                self._unwatch()
                 self.link.closing.linger(self.sock, LONG)
             else:
+                self._poller.forget(self.fd)
                 self.sock.close()
         self._finish(None)
 
     def _abort_local(self, error: HboneError) -> None:
-        self._forget_socket()
         if self.sock is not None:
+            self._poller.forget(self.fd)
             close_with_reset(self.sock)
         self._finish(error)
 
-    def _forget_socket(self) -> None:
-        # before close(): the next descriptor with this number must not inherit the handlers
+    def _unwatch(self) -> None:
+        """Before the socket goes to somebody else."""
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self.fd)
+            self._poller.remove_reader(self.fd)
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self.fd)
+            self._poller.remove_writer(self.fd)
 
     def _drop_backlog(self) -> None:
         if self._backlog is not None:
@@ -150,17 +148,12 @@ class StreamRelay:
     def _read_on(self) -> None:
         if not self._reading:
             self._reading = True
-            self._loop.add_reader(self.fd, self._on_readable)
+            self._poller.add_reader(self.fd, self._on_readable)
 
     def _read_off(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self.fd)
-
-    def rearm(self) -> None:
-        self._noted = False
-        if self._reading:
-            watch_again(self._loop, self.fd, self._on_readable, self._drain_backlog if self._writing else None)
+            self._poller.remove_reader(self.fd)
 
     def resume(self) -> None:
         """The link can write again."""
@@ -196,9 +189,6 @@ class StreamRelay:
             self.bytes_up += n
             connection.sent(self.stream, n)
             link.request_flush()
-            if not self._noted:
-                self._noted = True
-                link.rearm_later.note(self)
         elif n == 0:
             self._local_ended()
 
@@ -308,7 +298,7 @@ class StreamRelay:
         self.link.budget.take(self.link, len(backlog) - before)
         if self.sock is not None and not self._writing:
             self._writing = True
-            self._loop.add_writer(self.fd, self._drain_backlog)
+            self._poller.add_writer(self.fd, self._drain_backlog)
 
     def _drain_backlog(self) -> None:
         backlog = self._backlog
@@ -328,12 +318,12 @@ class StreamRelay:
         if backlog:
             if not self._writing:
                 self._writing = True
-                self._loop.add_writer(self.fd, self._drain_backlog)
+                self._poller.add_writer(self.fd, self._drain_backlog)
             return
         self._backlog = None
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self.fd)
+            self._poller.remove_writer(self.fd)
         if self._remote_ended:
             self._finish_down()
 
@@ -361,7 +351,7 @@ class StreamRelay:
         self._drop_backlog()
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self.fd)
+            self._poller.remove_writer(self.fd)
         if self._up_done:
             # its own bytes ended cleanly and were carried; it merely refuses the rest
             self.link.reset(self.stream, ErrorCode.NO_ERROR)

@@ -1,12 +1,11 @@
 """Two TCP sockets, copied both ways without a tunnel: half-close and reset carried as `hbone.net.relay` does."""
 
-import asyncio
 import socket
 from typing import Final, Protocol
 
 from hbone.errors import ConnectionCut, HboneError
 from hbone.net.closing import LONG, Closing
-from hbone.net.rearm import Rearm, watch_again
+from hbone.net.poller import Poller
 from hbone.net.sockets import close_with_reset
 
 CHUNK_BYTES: Final = 262_144  # one read; a slower reader ends in the kernel's buffers, at most this much is ours
@@ -28,25 +27,22 @@ class SpliceParts(Protocol):
     """What all splices of a process share."""
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
+    def poller(self) -> Poller: ...
     @property
     def closing(self) -> Closing: ...
-    @property
-    def rearm(self) -> Rearm: ...
 
 
 class _Direction:
     """Bytes from `source` to `sink`."""
 
-    __slots__ = ("_backlog", "_loop", "_noted", "_splice", "broken", "carried", "done", "sink", "source")
+    __slots__ = ("_backlog", "_poller", "_splice", "broken", "carried", "done", "sink", "source")
 
     def __init__(self, splice: "Splice", source: socket.socket, sink: socket.socket) -> None:
         self._splice = splice
-        self._loop = splice.parts.loop
+        self._poller = splice.parts.poller
         self.source = source
         self.sink = sink
         self._backlog = memoryview(b"")
-        self._noted = False  # for `hbone.net.rearm`
         self.carried = 0
         self.done = False  # the source has ended, and the sink has everything
         self.broken: OSError | None = None  # the sink takes no more
@@ -55,17 +51,12 @@ class _Direction:
     def reading(self) -> bool:
         return not (self.done or self.broken or self._backlog)
 
-    @property
-    def waiting(self) -> bool:
-        """For the sink to take bytes."""
-        return bool(self._backlog) and self.broken is None
-
     def start(self) -> None:
-        self._loop.add_reader(self.source.fileno(), self._on_readable)
+        self._poller.add_reader(self.source.fileno(), self._on_readable)
 
     def stop(self) -> None:
-        self._loop.remove_reader(self.source.fileno())
-        self._loop.remove_writer(self.sink.fileno())
+        self._poller.remove_reader(self.source.fileno())
+        self._poller.remove_writer(self.sink.fileno())
 
     def _on_readable(self) -> None:
         try:
@@ -78,21 +69,11 @@ class _Direction:
         if n == 0:
             self._end()
             return
-        if not self._noted:
-            self._noted = True
-            self._splice.parts.rearm.note(self)
         sent = self._send(_scratch[:n])
         if 0 <= sent < n:
             self._backlog = memoryview(bytes(_scratch[sent:n]))
-            self._loop.remove_reader(self.source.fileno())
-            self._loop.add_writer(self.sink.fileno(), self._on_writable)
-
-    def rearm(self) -> None:
-        self._noted = False
-        if self.reading and not self._splice.closed:
-            back = self._splice.opposite(self)
-            writer = back._on_writable if back.waiting else None
-            watch_again(self._loop, self.source.fileno(), self._on_readable, writer)
+            self._poller.remove_reader(self.source.fileno())
+            self._poller.add_writer(self.sink.fileno(), self._on_writable)
 
     def _on_writable(self) -> None:
         sent = self._send(self._backlog)
@@ -101,7 +82,7 @@ class _Direction:
         self._backlog = self._backlog[sent:]
         if not self._backlog:
             self._backlog = memoryview(b"")  # the old one holds the whole piece
-            self._loop.remove_writer(self.sink.fileno())
+            self._poller.remove_writer(self.sink.fileno())
             self.start()
 
     def _send(self, data: memoryview) -> int:
@@ -120,7 +101,7 @@ class _Direction:
 
     def _end(self) -> None:
         self.done = True
-        self._loop.remove_reader(self.source.fileno())
+        self._poller.remove_reader(self.source.fileno())
         try:
             self.sink.shutdown(socket.SHUT_WR)
         except OSError:

@@ -13,6 +13,7 @@ from hbone.discovery.select import Selector
 from hbone.errors import NoAnswer
 from hbone.net.closing import Closing
 from hbone.net.deadlines import Deadlines
+from hbone.net.poller import Poller
 from hbone.net.tasks import Tasks
 from hbone.proxy.entry import DIRECT, Entry
 from hbone.proxy.halfclose import HalfCloses
@@ -49,7 +50,7 @@ def answer_deadlines(loop: asyncio.AbstractEventLoop, limit_s: float) -> Deadlin
 class OutboundParts:
     """What the outbound side works with. `family`: of the addresses that names are resolved to."""
 
-    loop: asyncio.AbstractEventLoop
+    poller: Poller
     directory: Directory
     selector: Selector
     pool: Pool

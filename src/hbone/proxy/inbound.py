@@ -84,7 +84,7 @@ class Inbound:
             )
         parties.dst = party_of(served.workload, None)
         credentials = await parts.identities.fetch(served.workload.identity)
-        deadline = Instant(parts.tunnels.loop.time() + parts.tunnels.handshake_timeout_s)
+        deadline = Instant(parts.tunnels.poller.loop.time() + parts.tunnels.handshake_timeout_s)
         tls = await TlsStream.accept(sock, credentials.contexts, deadline=deadline)
         newest = parts.identities.current(served.workload.identity)
         if newest is not None and newest.contexts.bundle is not credentials.contexts.bundle:

@@ -79,7 +79,7 @@ class InboundStream(StreamRelay):
     __slots__ = ("_arrival", "_dial", "_parties", "_parts", "_started", "facts")
 
     def __init__(self, parts: InboundParts, link: H2Link, stream: Stream, arrival: Arrival) -> None:
-        super().__init__(parts.tunnels.loop, link, stream, self._ended)
+        super().__init__(parts.tunnels.poller, link, stream, self._ended)
         self._parts = parts
         self._arrival = arrival
         self._dial: Dial | None = None
@@ -114,7 +114,7 @@ class InboundStream(StreamRelay):
         if denial is not None:
             self._answer_failure(denial)
             return
-        self._dial = Dial(parts.tunnels.loop, deliver.upstream, parts.options.dial, partial(self._dialled, deliver))
+        self._dial = Dial(parts.tunnels.poller, deliver.upstream, parts.options.dial, partial(self._dialled, deliver))
         self._dial.start()
 
     def _facts(self, deliver: Deliver) -> Facts:

@@ -58,7 +58,7 @@ class OutboundStream(StreamRelay):
     )
 
     def __init__(self, parts: OutboundParts, sock: socket.socket, call: Call, context: OutboundContext) -> None:
-        super().__init__(parts.loop, _NO_LINK, _NO_STREAM, self._ended)
+        super().__init__(parts.poller, _NO_LINK, _NO_STREAM, self._ended)
         self._parts = parts
         self.sock = sock
         self.fd = sock.fileno()
@@ -105,7 +105,7 @@ class OutboundStream(StreamRelay):
     async def _resolve(self, plan: Resolve) -> None:
         try:
             parts = self._parts
-            found = await parts.loop.getaddrinfo(plan.host, None, family=parts.family, type=socket.SOCK_STREAM)
+            found = await parts.poller.loop.getaddrinfo(plan.host, None, family=parts.family, type=socket.SOCK_STREAM)
             addresses = tuple(dict.fromkeys(parse_ip(str(info[4][0]).partition("%")[0]) for info in found))
         except OSError:
             addresses = ()
@@ -198,7 +198,7 @@ class OutboundStream(StreamRelay):
             self._on_early_readable()
             if not self._closed and not self._up_done:
                 self._reading = True
-                self._loop.add_reader(self.fd, self._on_early_readable)
+                self._poller.add_reader(self.fd, self._on_early_readable)
         self.link.request_flush()
 
     def _request(self, plan: ThroughTunnel | ThroughWaypoint) -> ConnectRequest:
@@ -278,7 +278,7 @@ class OutboundStream(StreamRelay):
         self._call.entry.connected(self.sock)
         if not self._up_done:
             self._reading = True
-            self._loop.add_reader(self.fd, self._on_readable)  # in place of the early one, without a system call
+            self._poller.add_reader(self.fd, self._on_readable)  # in place of the early one, without a system call
 
     def _refused_by_peer(self, status: int) -> None:
         plan = self._plan
@@ -332,7 +332,7 @@ class OutboundStream(StreamRelay):
         """There is no connection: the program is told."""
         if self._closed:
             return
-        self._forget_socket()
+        self._unwatch()
         if self.sock is not None:
             turn_away(self.sock, self._call.entry, error, self._parts.closing)
         self._finish(error)

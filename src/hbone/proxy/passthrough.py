@@ -4,7 +4,6 @@ No identity is proven on these; policy sees them without one. They are carried b
 included.
 """
 
-import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from hbone.addr import SocketAddress
 from hbone.errors import HboneError, NoRoute
 from hbone.net.closing import Closing
 from hbone.net.dial import Dial, DialOptions
-from hbone.net.rearm import Rearm
+from hbone.net.poller import Poller
 from hbone.net.sockets import close_with_reset, local_of, original_destination, peer_of
 from hbone.net.splice import Splice
 from hbone.proxy.entry import DIRECT, Entry, turn_away
@@ -30,12 +29,11 @@ from hbone.times import Instant
 class PlainParts:
     """What plain connections work with."""
 
-    loop: asyncio.AbstractEventLoop
+    poller: Poller
     dial: DialOptions
     outcomes: Outcomes
     registry: Registry
     closing: Closing
-    rearm: Rearm
     half_closes: HalfCloses | None = None
 
 
@@ -68,7 +66,7 @@ class PlainConnection:
 
     def dial(self, upstream: SocketAddress) -> None:
         """Connect, and carry; registered before."""
-        self._dial = Dial(self._parts.loop, upstream, self._parts.dial, self._dialled)
+        self._dial = Dial(self._parts.poller, upstream, self._parts.dial, self._dialled)
         self._dial.start()
 
     def _dialled(self, upstream: socket.socket | None, error: HboneError | None) -> None:

@@ -45,7 +45,7 @@ class Pool:
         self._tasks = tasks
         self._entries: dict[PoolKey, _Entry] = {}
         self._deadlines: Deadlines[tuple[PoolKey, TunnelWaiter]] = Deadlines(
-            parts.loop, policy.wait_s, self._waited_too_long
+            parts.poller.loop, policy.wait_s, self._waited_too_long
         )
         self._total = 0  # tunnels open or being opened
         self._draining = False
@@ -245,7 +245,7 @@ class Pool:
 
     def _watch_idle(self) -> None:
         if self._sweeper is None:
-            self._sweeper = self._parts.loop.call_later(max(self._policy.idle_s / 4, 0.05), self._sweep)
+            self._sweeper = self._parts.poller.loop.call_later(max(self._policy.idle_s / 4, 0.05), self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None

@@ -8,6 +8,7 @@ from itertools import count
 from hbone.errors import HboneError, TunnelFailure
 from hbone.net.dial import DialOptions, dial
 from hbone.net.h2link import H2Link, LinkParts
+from hbone.net.poller import Poller
 from hbone.net.tls import TlsStream
 from hbone.protocol.codes import ErrorCode, StreamViolation
 from hbone.protocol.connection import Http2Connection
@@ -24,9 +25,9 @@ from hbone.times import Instant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelParts:
-    """What all tunnels of a process share: the loop, buffers, and what HTTP/2 announces."""
+    """What all tunnels of a process share: the sockets' poller, buffers, and what HTTP/2 announces."""
 
-    loop: asyncio.AbstractEventLoop
+    poller: Poller
     link: LinkParts
     buffers: BufferPool
     client: LocalSettings
@@ -38,7 +39,7 @@ class TunnelParts:
     def new_link(self, tls: TlsStream, role: Role) -> H2Link:
         settings = self.client if role is Role.CLIENT else self.server
         outbox = Outbox(self.buffers)
-        return H2Link(self.loop, tls, Http2Connection(role, settings, self.limits, outbox), outbox, self.link)
+        return H2Link(self.poller, tls, Http2Connection(role, settings, self.limits, outbox), outbox, self.link)
 
 
 _ids = count(1)
@@ -201,8 +202,8 @@ async def open_tunnel(
     gone: Callable[[Tunnel], None],
 ) -> Tunnel:
     """Dial, shake hands, and wait until the peer has accepted us; raises UpstreamFailed, TlsFailure, PeerRejected …"""
-    sock = await dial(key.peer, parts.dial)
-    deadline = Instant(parts.loop.time() + parts.handshake_timeout_s)
+    sock = await dial(parts.poller, key.peer, parts.dial)
+    deadline = Instant(parts.poller.loop.time() + parts.handshake_timeout_s)
     tls = await TlsStream.connect(sock, credentials.contexts, expected=key.expected, deadline=deadline)
     tunnel = Tunnel(key, credentials.generation, parts.new_link(tls, Role.CLIENT), changed, gone)
     tunnel.link.start(tunnel)

@@ -4,6 +4,7 @@ import socket
 import pytest
 
 from hbone.net.closing import BRIEF, Closing, Patience
+from hbone.net.poller import Poller
 from tests.support.tcp import Tcp
 from tests.support.tlspeer import tcp_pair
 
@@ -21,8 +22,8 @@ def full(sock: socket.socket) -> int:
         return sent
 
 
-async def test_what_is_on_its_way_arrives_though_the_other_end_still_talks() -> None:
-    closing = Closing(asyncio.get_running_loop())
+async def test_what_is_on_its_way_arrives_though_the_other_end_still_talks(poller: Poller) -> None:
+    closing = Closing(poller)
     near, far = tcp_pair()
     sent = full(near)
     async with Tcp(far) as peer:
@@ -34,8 +35,8 @@ async def test_what_is_on_its_way_arrives_though_the_other_end_still_talks() -> 
     assert near.fileno() == -1
 
 
-async def test_who_has_everything_and_talks_on_is_not_listened_to_any_longer() -> None:
-    closing = Closing(asyncio.get_running_loop())
+async def test_who_has_everything_and_talks_on_is_not_listened_to_any_longer(poller: Poller) -> None:
+    closing = Closing(poller)
     near, far = tcp_pair()
     near.setblocking(False)
     near.send(b"the end")
@@ -51,8 +52,8 @@ async def test_who_has_everything_and_talks_on_is_not_listened_to_any_longer() -
 
 
 @pytest.mark.parametrize("patience", [Patience(time_s=0.05, max_bytes=MIB), Patience(time_s=30, max_bytes=1000)])
-async def test_patience_has_an_end(patience: Patience) -> None:
-    closing = Closing(asyncio.get_running_loop())
+async def test_patience_has_an_end(patience: Patience, poller: Poller) -> None:
+    closing = Closing(poller)
     near, far = tcp_pair()
     full(near)
     async with Tcp(far) as peer:
@@ -63,8 +64,8 @@ async def test_patience_has_an_end(patience: Patience) -> None:
         assert near.fileno() == -1
 
 
-async def test_a_socket_whose_other_end_is_gone_is_closed_at_once() -> None:
-    closing = Closing(asyncio.get_running_loop())
+async def test_a_socket_whose_other_end_is_gone_is_closed_at_once(poller: Poller) -> None:
+    closing = Closing(poller)
     lonely = socket.socket()
     lonely.setblocking(False)
     closing.linger(lonely, BRIEF)
@@ -72,8 +73,8 @@ async def test_a_socket_whose_other_end_is_gone_is_closed_at_once() -> None:
     assert not len(closing)
 
 
-async def test_a_reset_from_the_other_end_is_the_end() -> None:
-    closing = Closing(asyncio.get_running_loop())
+async def test_a_reset_from_the_other_end_is_the_end(poller: Poller) -> None:
+    closing = Closing(poller)
     near, far = tcp_pair()
     near.setblocking(False)
     closing.linger(near, BRIEF)
@@ -81,8 +82,8 @@ async def test_a_reset_from_the_other_end_is_the_end() -> None:
     await asyncio.wait_for(closing.wait_empty(), 5)
 
 
-async def test_close_closes_what_is_left() -> None:
-    closing = Closing(asyncio.get_running_loop())
+async def test_close_closes_what_is_left(poller: Poller) -> None:
+    closing = Closing(poller)
     near, far = tcp_pair()
     near.setblocking(False)
     closing.linger(near, BRIEF)

@@ -15,7 +15,7 @@ from hbone.net.closing import Closing
 from hbone.net.h2link import H2Link, LinkParts
 from hbone.net.heartbeat import PingPolicy
 from hbone.net.members import Members
-from hbone.net.rearm import Rearm
+from hbone.net.poller import Poller
 from hbone.net.tls import ReadBuffer, TlsStream
 from hbone.net.tlscontext import TlsContexts, TlsOptions
 from hbone.protocol.codes import StreamViolation
@@ -84,7 +84,7 @@ class Stage:
 @asynccontextmanager
 async def stage(ca: SpiffeCA, *, spill_bytes: int = 4096) -> AsyncGenerator[Stage]:
     """A server's link whose socket takes little, and a client that reads only when told to."""
-    loop = asyncio.get_running_loop()
+    poller = Poller(asyncio.get_running_loop())
     contexts = TlsContexts(ca.svid(ME), ca.bundle("cluster.local"), TlsOptions(), SystemClock())
     peer, ours = (await meet(contexts, contexts)).streams()
     ours.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -92,14 +92,13 @@ async def stage(ca: SpiffeCA, *, spill_bytes: int = 4096) -> AsyncGenerator[Stag
         buffer=ReadBuffer(),
         clock=SystemClock(),
         pings=PingPolicy(),
-        closing=Closing(loop),
+        closing=Closing(poller),
         budget=BufferBudget(),
-        rearm=Rearm(loop),
         open=Members(),
     )
     outbox = Outbox(BufferPool(), max_spill_bytes=spill_bytes)
     seen = Seen()
-    link = H2Link(loop, ours, Http2Connection(Role.SERVER, LocalSettings(), Limits(), outbox), outbox, parts)
+    link = H2Link(poller, ours, Http2Connection(Role.SERVER, LocalSettings(), Limits(), outbox), outbox, parts)
     made = Stage(link, seen, peer, parts)
     try:
         link.start(seen)
@@ -108,8 +107,8 @@ async def stage(ca: SpiffeCA, *, spill_bytes: int = 4096) -> AsyncGenerator[Stag
     finally:
         link.lost(None)
         parts.closing.close()
-        parts.rearm.close()
         peer.close()
+        poller.close()
 
 
 async def fill(made: Stage) -> None:

@@ -24,6 +24,7 @@ from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryRespo
 from tests.support.agedca import aged_authority
 from tests.support.camesh import CaMesh, Load, MeshNode, echo_app
 from tests.support.controlplane import make_authority, spiffe
+from tests.support.tcp import eventually
 
 BACK, FORCE, RECOVER = RotateRootRequest.BACK, RotateRootRequest.FORCE, RotateRootRequest.RECOVER
 TTL_S = 8.0  # renewals that a rotation asks for come within a quarter of it
@@ -228,8 +229,8 @@ async def test_an_imported_authority_of_another_root_comes_in_by_a_rotation(tmp_
         await mesh.admin.import_ca(ImportCaRequest(files=files_of(other)))
         await mesh.until_status(lambda status: phase(status) == "none")
         assert mesh.control.ca.authorities.now.roots == other.roots
-        view = (mesh.state / "ca" / "root-cert.pem").read_bytes()
-        assert x509.load_pem_x509_certificates(view) == list(other.roots)
+        view = mesh.state / "ca" / "root-cert.pem"
+        await eventually(lambda: x509.load_pem_x509_certificates(view.read_bytes()) == list(other.roots))
 
 
 async def test_files_that_are_no_ca_are_refused_with_every_problem(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The authority itself: a signing certificate with its key, what lies between it and the roots, and the roots."""
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Self
 
 from cryptography import x509
@@ -63,7 +64,7 @@ class Issued:
 
     def response(self) -> list[str]:
         """Istio's `cert_chain`: leaf, each intermediate, and last all roots in one string."""
-        return [*(_pem(certificate) for certificate in self.chain), "".join(_pem(root) for root in self.roots)]
+        return [_pem(self.certificate), *_above(self.intermediates, self.roots)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +188,12 @@ class CertificateAuthority:
             raise InvalidRequest(
                 f"a lifetime of {ttl_s / 3600:g} h is too long", fix=f"ask for at most {MAX_TTL_S / 3600:g} h"
             )
+
+
+@lru_cache(maxsize=8)
+def _above(intermediates: tuple[x509.Certificate, ...], roots: tuple[x509.Certificate, ...]) -> tuple[str, ...]:
+    """What is the same in every answer until the CA changes."""
+    return (*(_pem(certificate) for certificate in intermediates), "".join(_pem(root) for root in roots))
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -1,8 +1,10 @@
 """What the control socket does when there is too much, or something is wrong on our own side."""
 
 import asyncio
+import contextlib
 import random
 import shutil
+import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -48,6 +50,15 @@ async def test_connections_over_the_limit_are_closed_and_the_others_go_on(tmp_pa
             served.mesh.apply(Update(workloads=(Workload(uid="a", name="a", namespace="n"),)), Source.MANIFESTS)
             assert await stream.recv_message() is not None
             await stream.cancel()
+
+
+async def test_hundreds_that_come_at_one_moment_are_all_let_in(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(500):  # before the server's loop has had a turn
+            client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            client.setblocking(False)
+            client.connect(str(served.endpoint.path))
+    await CaClient(served.endpoint, ttl_s=60).fetch(WEB)
 
 
 async def test_a_fault_of_our_own_is_an_internal_error_to_the_caller_and_a_traceback_in_the_log(

@@ -32,6 +32,7 @@ from h2.events import UnknownFrameReceived
 from h2.exceptions import H2Error
 
 from hbone.addr import SocketAddress
+from hbone.control.unixsocket import BACKLOG
 from hbone.errors import HboneError
 
 log = logging.getLogger("hbone.control")
@@ -226,7 +227,9 @@ class RpcServer:
     async def start(self, listening: socket.socket) -> None:
         """Accept on a bound and listening socket, which is ours from now on."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: self.connection(unix_peer), sock=listening)
+        self._server = await loop.create_unix_server(
+            lambda: self.connection(unix_peer), sock=listening, backlog=BACKLOG
+        )
 
     def connection(self, peer_of: PeerOf) -> asyncio.Protocol:
         """The protocol of one connection that is about to be made."""

@@ -11,7 +11,10 @@ from typing import Self
 from hbone.errors import UsageError
 
 _MAX_PATH_BYTES = 107  # sizeof(sun_path) less the final zero (unix(7))
-_BACKLOG = 128
+BACKLOG = 1024
+"""Connections that wait to be accepted: all clients come at once after a restart. One that finds it full is refused
+(EAGAIN), and Python's event loop takes that for a connection which is then lost."""
+
 _CONNECT_TIMEOUT_S = 1.0
 
 OWNER_ONLY = 0o600
@@ -130,7 +133,7 @@ def _bind(path: Path, mode: int) -> socket.socket:
     try:
         sock.bind(str(path))
         path.chmod(mode)  # before listen: until then nobody can connect
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise UsageError(f"cannot listen on {path}", why=error.strerror or str(error)) from error

@@ -1,11 +1,12 @@
 """Laws of discovery: the store is what a list would be, turns are fair, no text makes a parser fail otherwise."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hbone.addr import IpAddress, Prefix, parse_ip
@@ -347,3 +348,35 @@ def test_what_is_dumped_is_what_is_loaded(some: list[Workload], others: list[Ser
     hosted = tuple(replace(w, network_mode=NetworkMode.HOST_NETWORK) for w in some)
     state = MeshState(workloads=hosted, services=tuple(others))
     assert parse_local_file("a.yaml", yaml.safe_dump(dump(state))).state == state
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=5),
+    max_leaves=25,
+)
+
+
+def _outcome(text: str) -> object:
+    """What a local file says; or what is wrong with it, without the lines."""
+    try:
+        found = parse_local_file("a.yaml", text)
+    except InvalidConfiguration as error:
+        return {(problem.field, problem.what) for problem in error.problems}
+    return found.state, [policy.value for policy in found.policies]
+
+
+@given(
+    st.fixed_dictionaries({}, optional={key: st.lists(JSON_VALUES, max_size=3) for key in ("workloads", "policies")})
+)
+def test_json_says_the_same_whichever_way_it_is_read(content: dict[str, object]) -> None:
+    text = json.dumps(content, ensure_ascii=False)
+    assume(text.isprintable())  # YAML has no other characters, and so no opinion about them
+    assert _outcome(text) == _outcome(f"# no JSON any more\n{text}")
+
+
+@settings(max_examples=50)
+@given(st.lists(workloads(), max_size=3, unique_by=lambda w: w.uid))
+def test_what_is_dumped_as_json_is_what_is_loaded(some: list[Workload]) -> None:
+    state = MeshState(workloads=tuple(replace(w, network_mode=NetworkMode.HOST_NETWORK) for w in some))
+    assert parse_local_file("a.yaml", json.dumps(dump(state))).state == state

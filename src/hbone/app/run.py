@@ -55,6 +55,7 @@ class Stop:
 def run(work: Work) -> int:
     """Run `work` to its end; its exit code. Errors of ours come out as they are, for the command line to tell."""
     raise_open_files_limit()
+    gc.set_threshold(GC_THRESHOLD, 50, 50)  # a large mesh is read before `calm_collector`: 200,000 workloads, 25 %
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(work))
 

@@ -3,70 +3,19 @@
 Three lists, `workloads`, `services` and `policies`; the policies are handed on unread. Unknown keys are refused.
 Trust domain, service account and cluster, which ztunnel leaves empty in such files, get the usual defaults: an
 identity without them could belong to nobody. Beyond ztunnel's keys a workload may have `hbonePort` and `labels`.
+
+JSON, which very large files are written in, is read twice as a rule only when something is wrong with it: first
+quickly, without lines; then, for the operator, with the line of each mistake.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Final, TypeVar
+from dataclasses import dataclass
 
-from hbone.addr import InvalidAddress, IpAddress, Prefix, parse_host, parse_ip
-from hbone.discovery.model import (
-    DEFAULT_CLUSTER,
-    DEFAULT_SERVICE_ACCOUNT,
-    DEFAULT_TRUST_DOMAIN,
-    HBONE_PORT,
-    NO_LOCALITY,
-    STANDARD_LOAD_BALANCING,
-    ApplicationTunnel,
-    GatewayAddress,
-    Health,
-    HealthPolicy,
-    Interner,
-    IpFamilies,
-    LoadBalancerMode,
-    LoadBalancing,
-    Locality,
-    MeshState,
-    NamespacedHostname,
-    NetworkAddress,
-    NetworkMode,
-    NetworkPrefix,
-    PortMap,
-    Protocol,
-    Scope,
-    Service,
-    TunnelProtocol,
-    Visibility,
-    WeightedWaypoint,
-    Workload,
-    WorkloadType,
-)
-from hbone.documents.document import Document, Object, Path, Tagged, Value, read_documents
-from hbone.documents.fields import Section, shown
+from hbone.discovery.localfields import LocalReading
+from hbone.discovery.model import MeshState
+from hbone.documents.document import Array, Document, Object, Value, decoded, read_documents
+from hbone.documents.fields import Section
+from hbone.documents.quickjson import Doubtful, QuickDocument, QuickJson
 from hbone.errors import InvalidConfiguration, Problem
-from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId
-
-_T = TypeVar("_T")
-_E = TypeVar("_E", bound=Enum)
-
-_MAX_UINT32: Final = 2**32 - 1
-
-
-def _choices(kind: type[_E]) -> Mapping[str, _E]:
-    return {member.value: member for member in kind}
-
-
-_PROTOCOLS: Final = _choices(Protocol)
-_NETWORK_MODES: Final = _choices(NetworkMode)
-_WORKLOAD_TYPES: Final = _choices(WorkloadType)
-_HEALTH: Final = _choices(Health)
-_TUNNELS: Final = _choices(TunnelProtocol)
-_VISIBILITIES: Final = _choices(Visibility)
-_MODES: Final = _choices(LoadBalancerMode)
-_SCOPES: Final = _choices(Scope)
-_HEALTH_POLICIES: Final = _choices(HealthPolicy)
-_FAMILIES: Final = {member.value: member for member in IpFamilies if member is not IpFamilies.AUTOMATIC}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +28,11 @@ class LocalFile:
 
 def parse_local_file(file: str, text: str | bytes) -> LocalFile:
     """Raises InvalidConfiguration with every problem."""
+    plain = decoded(file, text)
+    return _read_quickly(file, plain) or _read_carefully(file, plain)
+
+
+def _read_carefully(file: str, text: str) -> LocalFile:
     problems: list[Problem] = []
     documents = read_documents(file, text, problems)
     problems.extend(
@@ -89,294 +43,65 @@ def parse_local_file(file: str, text: str | bytes) -> LocalFile:
     if documents:
         root = Section.root(documents[0], problems, "a mapping with workloads, services and policies")
         if root is not None:
-            result = _Reading(root).run()
+            result = _read_sections(root)
     if problems:
         raise InvalidConfiguration(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
     return result
 
 
-class _Reading:
-    def __init__(self, root: Section) -> None:
-        self._root = root
-        self._interner = Interner()
-        self._workloads: dict[str, Workload] = {}
-        self._services: dict[str, Service] = {}
-        self._owners: dict[tuple[str, IpAddress], str] = {}
-
-    def run(self) -> LocalFile:
-        root = self._root
-        for section in root.sections("workloads"):
-            self._add_workload(section)
-        for section in root.sections("services"):
-            self._add_service(section)
-        document = root.document
-        policies = tuple(
-            Document(document.file, document.line_of(path), value, path) for path, value in root.values("policies")
-        )
-        root.finish()
-        state = MeshState(workloads=tuple(self._workloads.values()), services=tuple(self._services.values()))
-        return LocalFile(state=state, policies=policies)
-
-    # workloads
-
-    def _add_workload(self, section: Section) -> None:
-        workload = self._workload(section)
-        if workload is None:
-            return
-        if workload.uid in self._workloads:
-            section.problem("uid", f"{shown(workload.uid)} is there twice", "give each workload its own uid")
-            return
-        if workload.network_mode is NetworkMode.STANDARD:
-            for ip in workload.addresses:
-                owner = self._owners.setdefault((workload.network, ip), workload.uid)
-                if owner != workload.uid:
-                    section.problem(
-                        "workloadIps",
-                        f"the address {workload.network}/{ip} belongs to {owner} already",
-                        "give each its own, or write networkMode: HostNetwork",
-                    )
-        self._workloads[workload.uid] = workload
-
-    def _workload(self, section: Section) -> Workload | None:
-        share = self._interner.value
-        uid = section.required_text("uid", "Kubernetes//Pod/shop/cart-0")
-        namespace = section.required_text("namespace", "shop")
-        try:
-            workload = Workload(
-                uid=uid or "",
-                name=section.text("name"),
-                namespace=share(namespace or "default"),
-                trust_domain=share(section.text("trustDomain") or DEFAULT_TRUST_DOMAIN),
-                service_account=share(section.text("serviceAccount") or DEFAULT_SERVICE_ACCOUNT),
-                addresses=_ips(section),
-                hostname=section.text("hostname"),
-                network=share(section.text("network")),
-                protocol=_choice(section, "protocol", _PROTOCOLS, Protocol.TCP),
-                waypoint=_gateway(section.section("waypoint")),
-                network_gateway=_gateway(section.section("networkGateway")),
-                node=share(section.text("node")),
-                canonical_name=share(section.text("canonicalName")),
-                canonical_revision=share(section.text("canonicalRevision")),
-                workload_type=_choice(section, "workloadType", _WORKLOAD_TYPES, WorkloadType.DEPLOYMENT),
-                workload_name=share(section.text("workloadName")),
-                native_tunnel=section.flag("nativeTunnel"),
-                application_tunnel=_tunnel(section.section("applicationTunnel")),
-                services=self._interner.services(_memberships(section)),
-                authorization_policies=share(tuple(text for _, text in section.texts("authorizationPolicies"))),
-                health=_choice(section, "status", _HEALTH, Health.HEALTHY),
-                cluster_id=share(section.text("clusterId") or DEFAULT_CLUSTER),
-                locality=share(_locality(section.section("locality"))),
-                network_mode=_choice(section, "networkMode", _NETWORK_MODES, NetworkMode.STANDARD),
-                capacity=section.integer("capacity", 1, 0, _MAX_UINT32),
-                hbone_port=section.integer("hbonePort", HBONE_PORT, 1, 65535),
-                labels=self._interner.labels(section.labels("labels")),
-            )
-        except InvalidSpiffeId as error:
-            section.problem("serviceAccount", f"no identity: {error.what}", error.fix)
-            return None
-        finally:
-            section.finish()
-        return workload if uid is not None and namespace is not None else None
-
-    # services
-
-    def _add_service(self, section: Section) -> None:
-        namespace = section.required_text("namespace", "shop")
-        hostname = section.required_text("hostname", "cart.shop.svc.cluster.local")
-        endpoints = self._endpoints(section)
-        service = Service(
-            name=section.text("name"),
-            namespace=namespace or "",
-            hostname=hostname or "",
-            vips=tuple(vip for path, text in section.texts("vips") if (vip := _network_address(section, path, text))),
-            cidr_vips=tuple(p for inner in section.sections("cidrVips") if (p := _network_prefix(inner)) is not None),
-            ports=self._interner.ports(_ports(section, ("ports",), section.raw("ports"), low=0)),
-            subject_alt_names=_alt_names(section),
-            waypoint=_gateway(section.section("waypoint")),
-            weighted_waypoints=tuple(
-                w for inner in section.sections("weightedWaypoints") if (w := _weighted(inner)) is not None
-            ),
-            load_balancing=_load_balancing(section.section("loadBalancer")),
-            ip_families=_choice(section, "ipFamilies", _FAMILIES, IpFamilies.AUTOMATIC),
-            canonical=section.flag("canonical"),
-            visibility=_choice(section, "visibility", _VISIBILITIES, Visibility.PUBLIC),
-        )
-        section.finish()
-        if namespace is None or hostname is None:
-            return
-        if service.key in self._services:
-            section.problem("hostname", f"the service {service.key} is there twice", "keep one of them")
-        self._services[service.key] = service
-        for uid, ports in endpoints.items():
-            workload = self._workloads[uid]
-            memberships = {**workload.services, service.key: ports}
-            self._workloads[uid] = replace(workload, services=self._interner.services(memberships))
-
-    def _endpoints(self, section: Section) -> dict[str, PortMap]:
-        """A service's own list of endpoints: workload uid → port map. A list, or a mapping by any key."""
-        raw = section.raw("endpoints")
-        if isinstance(raw, Object):
-            inner = section.section("endpoints")
-            keys = [key for key in raw if isinstance(key, str)]
-            sections = [s for key in keys if inner is not None and (s := inner.section(key)) is not None]
-        else:
-            sections = section.sections("endpoints")
-        found: dict[str, PortMap] = {}
-        for endpoint in sections:
-            uid = endpoint.required_text("workloadUid", "Kubernetes//Pod/shop/cart-0")
-            ports = _ports(endpoint, ("port",), endpoint.raw("port"), low=1)
-            _choice(endpoint, "status", _HEALTH, Health.HEALTHY)  # the workload's own status holds
-            endpoint.finish()
-            if uid is not None and uid not in self._workloads:
-                endpoint.problem("workloadUid", f"there is no workload {shown(uid)}", "add it to workloads")
-            elif uid is not None:
-                found[uid] = ports
-        return found
-
-
-def _choice(section: Section, key: str, choices: Mapping[str, _T], default: _T) -> _T:
-    """One of the words; also written as a tag without a value, `!HBONE`."""
-    value = section.raw(key)
-    if isinstance(value, Tagged) and (value.value is None or value.value == ""):
-        return section.word((key,), value.tag, choices, default)
-    return section.choice(key, choices, default)
-
-
-def _ips(section: Section) -> tuple[IpAddress, ...]:
-    found: dict[IpAddress, None] = {}
-    for path, text in section.texts("workloadIps"):
-        ip = section.parsed(path, text, parse_ip)
-        if ip is not None:
-            found[ip] = None
-    return tuple(found)
-
-
-def _memberships(section: Section) -> dict[str, PortMap]:
-    value = section.raw("services")
-    if value is None:
-        return {}
-    if not isinstance(value, Object):
-        section.wrong_type("services", value, 'a mapping, for example {"shop/cart.shop.svc.cluster.local": {80: 8080}}')
-        return {}
-    found: dict[str, PortMap] = {}
-    for key, ports in value.items():
-        if isinstance(key, str) and _is_service_key(key):
-            found[key] = _ports(section, ("services", key), ports, low=1)
-        else:
-            section.problem(
-                ("services", key), f"{shown(key)} names no service", "write namespace/hostname, as in shop/cart.example"
-            )
-    return found
-
-
-def _is_service_key(key: str) -> bool:
-    namespace, slash, hostname = key.partition("/")
-    return bool(namespace and slash and hostname) and "/" not in hostname
-
-
-def _ports(section: Section, path: Path, value: Value, *, low: int) -> dict[int, int]:
-    """Service port → target port. `low` is 0 where a target may be left to the endpoints."""
-    if value is None:
-        return {}
-    if not isinstance(value, Object):
-        section.wrong_type(path, value, "a mapping of ports, for example {80: 8080}")
-        return {}
-    found: dict[int, int] = {}
-    for key, target in value.items():
-        number = section.number((*path, key), key)
-        if number is None:
-            continue
-        if target == 0 and low == 0 and not isinstance(target, bool):
-            found[number] = 0
-        elif (port := section.port((*path, key), target)) is not None:
-            found[number] = port
-    return found
-
-
-def _locality(section: Section | None) -> Locality:
-    if section is None:
-        return NO_LOCALITY
-    locality = Locality(region=section.text("region"), zone=section.text("zone"), subzone=section.text("subzone"))
-    section.finish()
-    return locality
-
-
-def _tunnel(section: Section | None) -> ApplicationTunnel | None:
-    if section is None:
-        return None
-    protocol = _choice(section, "protocol", _TUNNELS, TunnelProtocol.NONE)
-    port = section.integer("port", 0, 0, 65535)
-    section.finish()
-    return ApplicationTunnel(protocol=protocol, port=port or None)
-
-
-def _gateway(section: Section | None) -> GatewayAddress | None:
-    if section is None:
-        return None
-    text = section.required_text("destination", "n1/10.9.0.5, or infra/waypoint.example")
-    port = section.integer("hboneMtlsPort", HBONE_PORT, 1, 65535)
-    section.finish()
-    if text is None:
-        return None
-    before, slash, after = text.partition("/")
-    if not slash:
-        section.problem("destination", f"{shown(text)} has no '/'", "write network/address or namespace/hostname")
-        return None
-    try:
-        return GatewayAddress(destination=NetworkAddress(before, parse_ip(after)), port=port)
-    except InvalidAddress:
-        host = section.parsed(("destination",), after, parse_host)
-    return None if host is None else GatewayAddress(destination=NamespacedHostname(before, host), port=port)
-
-
-def _weighted(section: Section) -> WeightedWaypoint | None:
-    destination = _gateway(section.section("destination"))
-    weight = section.integer("weight", 0, 0, _MAX_UINT32)
-    if section.raw("destination") is None:
-        section.missing("destination", "write destination: {destination: infra/waypoint.example}")
-    section.finish()
-    return None if destination is None else WeightedWaypoint(destination=destination, weight=weight)
-
-
-def _network_address(section: Section, path: Path, text: str) -> NetworkAddress | None:
-    network, slash, ip_text = text.partition("/")
-    if not slash:
-        section.problem(path, f"{shown(text)} has no network", f"write network/address, or /{text} for no network")
-        return None
-    ip = section.parsed(path, ip_text, parse_ip)
-    return None if ip is None else NetworkAddress(network, ip)
-
-
-def _network_prefix(section: Section) -> NetworkPrefix | None:
-    network = section.text("network")
-    text = section.required_text("cidr", "10.3.0.0/24")
-    section.finish()
-    prefix = section.parsed(("cidr",), text, Prefix.parse) if text is not None else None
-    return None if prefix is None else NetworkPrefix(network, prefix)
-
-
-def _alt_names(section: Section) -> tuple[str, ...]:
-    found: list[str] = []
-    for path, text in section.texts("subjectAltNames"):
-        if text.startswith(SCHEME):
-            try:
-                SpiffeId.parse(text)
-            except InvalidSpiffeId as error:
-                section.problem(path, error.what, error.fix)
-        found.append(text)
-    return tuple(found)
-
-
-def _load_balancing(section: Section | None) -> LoadBalancing:
-    if section is None:
-        return STANDARD_LOAD_BALANCING
-    balancing = LoadBalancing(
-        mode=_choice(section, "mode", _MODES, LoadBalancerMode.STANDARD),
-        routing_preferences=tuple(
-            section.word(path, value.tag if isinstance(value, Tagged) else value, _SCOPES, Scope.NETWORK)
-            for path, value in section.values("routingPreferences")
-        ),
-        health_policy=_choice(section, "healthPolicy", _HEALTH_POLICIES, HealthPolicy.ONLY_HEALTHY),
+def _read_sections(root: Section) -> LocalFile:
+    reading = LocalReading()
+    for section in root.each("workloads"):
+        reading.add_workload(section)
+    for section in root.each("services"):
+        reading.add_service(section)
+    document = root.document
+    policies = tuple(
+        Document(document.file, document.line_of(path), value, path) for path, value in root.values("policies")
     )
-    section.finish()
-    return balancing
+    root.finish()
+    return LocalFile(state=reading.state(), policies=policies)
+
+
+def _read_quickly(file: str, text: str) -> LocalFile | None:
+    """None for what is no JSON, or has any mistake."""
+    reading, services = LocalReading(), list[Value]()
+    policies: tuple[Document, ...] = ()
+    document = QuickDocument(file, 0, None)
+    try:
+        json = QuickJson(text)
+        for key in json.members():
+            match key:
+                case "workloads":
+                    for value in json.items():
+                        reading.add_workload(_section(document, value))
+                case "services":
+                    services += json.items()
+                case "policies":
+                    policies = _with_lines(file, *json.span())
+                case _:
+                    return None
+        json.end()
+        for value in services:
+            reading.add_service(_section(document, value))
+    except (ValueError, RecursionError):
+        return None
+    return LocalFile(state=reading.state(), policies=policies)
+
+
+def _section(document: QuickDocument, value: Value) -> Section:
+    if not isinstance(value, Object):
+        raise Doubtful("no mapping")
+    return Section(document, value, (), [])
+
+
+def _with_lines(file: str, text: str, before: int) -> tuple[Document, ...]:
+    """The items of a list that begins after `before` lines; an explanation will name the line of a policy."""
+    problems: list[Problem] = []
+    (document,) = read_documents(file, "\n" * before + text, problems)
+    if problems or not isinstance(document.value, Array):
+        raise Doubtful("no list of policies")
+    lines = document.value.lines
+    return tuple(
+        Document(file, lines[number], value, ("policies", number)) for number, value in enumerate(document.value)
+    )

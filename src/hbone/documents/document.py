@@ -118,7 +118,7 @@ def parse_documents(file: str, text: str | bytes) -> tuple[Document, ...]:
 def read_documents(file: str, text: str | bytes, problems: list[Problem]) -> tuple[Document, ...]:
     """As `parse_documents`, but adds what is wrong to `problems` and returns what could be read."""
     try:
-        plain = _decoded(file, text)
+        plain = decoded(file, text)
         reader = _Reader(file, problems)
         try:
             for event in yaml.parse(plain, Loader=_LOADER):
@@ -131,7 +131,8 @@ def read_documents(file: str, text: str | bytes, problems: list[Problem]) -> tup
         return ()
 
 
-def _decoded(file: str, text: str | bytes) -> str:
+def decoded(file: str, text: str | bytes) -> str:
+    """The text of a file; raises InvalidConfiguration for one that is too long, or no UTF-8."""
     if len(text) > MAX_FILE_BYTES:
         raise InvalidConfiguration(
             [

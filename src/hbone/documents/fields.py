@@ -6,7 +6,7 @@ hide the next.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final, TypeVar
 
@@ -26,6 +26,7 @@ _WORDS: Final[Mapping[type, str]] = {
     Tagged: "a tagged value",
     type(None): "nothing",
 }
+_NONE: Final[frozenset[str]] = frozenset()
 _DNS_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -55,6 +56,7 @@ class Section:
         self.path = path
         self.problems = problems
         self._known: set[str] = set()
+        self._all: frozenset[str] = _NONE
 
     @classmethod
     def root(cls, document: Document, problems: list[Problem], what: str) -> "Section | None":
@@ -80,14 +82,17 @@ class Section:
         """Fields that are right to have there and mean nothing to us."""
         self._known.update(keys)
 
+    def know(self, keys: frozenset[str]) -> None:
+        """All keys that there can be, for who asks for those only that are there."""
+        self._all = keys
+
     def finish(self) -> None:
         """Reports every key that was not asked for."""
         for key in self.value:
-            if key not in self._known:
-                all_known = ", ".join(sorted(self._known)) or "none"
-                self.problem(
-                    key, "is not a known field", nearest(str(key), self._known, f"the fields here are: {all_known}")
-                )
+            if key not in self._known and key not in self._all:
+                known = self._known | self._all
+                all_known = ", ".join(sorted(known)) or "none"
+                self.problem(key, "is not a known field", nearest(str(key), known, f"the fields here are: {all_known}"))
 
     def __contains__(self, key: str) -> bool:
         return self.value.get(key) is not None
@@ -100,11 +105,12 @@ class Section:
         return self.value.get(key)
 
     def text(self, key: str, default: str = "") -> str:
-        value = self.raw(key)
-        if value is None:
-            return default
+        self._known.add(key)
+        value = self.value.get(key)
         if isinstance(value, str):
             return value
+        if value is None:
+            return default
         fix = f'text; in quotes if it is meant: "{value}"' if isinstance(value, int | float) else "text"
         self.wrong_type(key, value, fix)
         return default
@@ -181,8 +187,14 @@ class Section:
 
     def sections(self, key: str) -> list["Section"]:
         """A list of mappings; wrong items are reported and left out."""
-        inner = [self._inner((key, index), item) for index, item in self._items(key, "a list of mappings")]
-        return [section for section in inner if section is not None]
+        return list(self.each(key))
+
+    def each(self, key: str) -> Iterator["Section"]:
+        """As `sections`, for lists that are too long to have all of them at once."""
+        for index, item in self._items(key, "a list of mappings"):
+            section = self._inner((key, index), item)
+            if section is not None:
+                yield section
 
     def _inner(self, path: Path, value: Value) -> "Section | None":
         if isinstance(value, Object):
@@ -190,14 +202,14 @@ class Section:
         self.wrong_type(path, value, "a mapping")
         return None
 
-    def _items(self, key: str, wanted: str) -> list[tuple[int, Value]]:
+    def _items(self, key: str, wanted: str) -> Iterable[tuple[int, Value]]:
         value = self.raw(key)
         if value is None:
-            return []
+            return ()
         if isinstance(value, Array):
-            return list(enumerate(value))
+            return enumerate(value)
         self.wrong_type(key, value, wanted)
-        return []
+        return ()
 
     def texts(self, key: str) -> list[tuple[Path, str]]:
         """A list of texts, each with its path for further problems."""

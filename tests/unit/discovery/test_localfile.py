@@ -170,6 +170,37 @@ def test_what_is_dumped_can_be_loaded_again_as_yaml_and_as_json() -> None:
     assert read(json.dumps(dump(state))).state == state
 
 
+JSON = """{
+ "workloads": [
+  {"uid": "u", "namespace": "shop", "workloadIps": ["10.0.0.1"]}
+ ],
+ "policies": [
+  {"name": "a",
+   "rules": []},
+  {"name": "b"}]}
+"""
+
+
+def test_policies_of_a_json_file_know_their_lines() -> None:
+    found = read(JSON)
+    assert [policy.line for policy in found.policies] == [6, 8]
+    assert str(found.policies[0].problem(("rules",), "x", "y")) == "local.yaml:7: policies[0].rules: x; y"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ('"10.0.0.1"', '"10.0.0"', "local.yaml:3: workloads[0].workloadIps[0]: '10.0.0' is not an IP address"),
+        ('"uid"', '"uidd"', "local.yaml:3: workloads[0].uidd: is not a known field; did you mean 'uid'?"),
+        ('"policies"', '"polices"', "local.yaml:5: polices: is not a known field; did you mean 'policies'?"),
+        ('"b"}]}', '"b"}]}}', "local.yaml:8: not valid YAML"),
+        ('"b"}]}', '"b"}]}\n---\n{}', "local.yaml:10: a second document"),
+    ],
+)
+def test_a_mistake_in_json_is_told_with_its_line(right: str, wrong: str, said: str) -> None:
+    assert any(problem.startswith(said) for problem in problems(JSON.replace(right, wrong))), wrong
+
+
 @pytest.mark.parametrize(
     "balancing",
     [

@@ -17,7 +17,7 @@ from hbone.control.channel import ControlRefused, UnixEndpoint
 from hbone.control.jwks import FileKeys
 from hbone.control.jwt_auth import JwtRule
 from hbone.control.serving import ServerNames
-from hbone.control.tls_endpoint import InvalidEndpoint, TlsEndpoint
+from hbone.control.tls_endpoint import BearerToken, InvalidEndpoint, TlsEndpoint
 from hbone.discovery.model import Workload
 from hbone.discovery.store import Source, Update
 from hbone.errors import InvalidConfiguration, Unreachable
@@ -147,9 +147,22 @@ def test_addresses_that_are_none_and_sources_that_contradict(tmp_path: Path) -> 
         load_node(None, {"CA_ADDRESS": "istiod:15012", "HBONE_CA": str(tmp_path), "PROXY_WORKLOAD_INFO": "a/b/c"})
 
 
-def test_a_token_is_never_printed() -> None:
-    literal = token()
+LITERALS = {"a JWT": token(), "opaque": "0123456789abcdef" * 20, "short": "c2VjcmV0", "base64": "a/b+c=" * 60}
+
+
+@pytest.mark.parametrize("kind", LITERALS)
+def test_a_token_is_never_printed(kind: str) -> None:
+    literal = LITERALS[kind]
     loaded = load_node(None, {"AUTH_TOKEN": literal, "CA_ADDRESS": "istiod:15012"})
     assert loaded.settings.auth_token == literal
     assert literal not in show(loaded)
     assert "a token" in show(loaded)
+    assert literal not in str(loaded.settings.model_dump(mode="json"))
+    assert BearerToken(literal).value() == literal
+
+
+@pytest.mark.parametrize("source", ["./nowhere/token", "/nowhere/token"])
+def test_a_token_file_that_is_not_there_is_not_shown_to_the_control_plane_as_a_token(source: str) -> None:
+    with pytest.raises(InvalidEndpoint, match="No such file"):
+        BearerToken(source).value()
+    assert source in show(load_node(None, {"AUTH_TOKEN": source, "CA_ADDRESS": "istiod:15012"}))

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from pydantic_core import PydanticCustomError
 
 from hbone.addr import SocketAddress, parse_ip
+from hbone.config import tokenfile
 from hbone.config.fields import (
     Account,
     Applies,
@@ -97,12 +98,7 @@ Workers = Annotated[
 ]
 
 
-def _shown(value: str) -> str:
-    """A token itself is never printed."""
-    return "(a token)" if value.count(".") == 2 and "/" not in value and len(value) > 40 else value
-
-
-TokenSource = Annotated[str, PlainSerializer(_shown, return_type=str)]
+TokenSource = Annotated[str, PlainSerializer(tokenfile.shown, return_type=str)]
 
 
 _ALLOW_EMPTY = (

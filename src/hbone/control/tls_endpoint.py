@@ -16,6 +16,7 @@ from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 
 from hbone.addr import HostPort, InvalidAddress, SocketAddress, parse_authority
+from hbone.config.tokenfile import names_a_file, shown
 from hbone.control.serving import load_chain
 from hbone.errors import UsageError
 from hbone.identity.spiffe import SpiffeId
@@ -64,17 +65,19 @@ class BearerToken:
 
     def value(self) -> str:
         """Raises InvalidEndpoint; never quotes a token."""
-        path = Path(self.source)
         try:
-            if len(self.source) > 4096 or not path.exists():
+            content = Path(self.source).read_bytes()
+        except (OSError, ValueError) as error:  # a name that is too long, or has a zero in it
+            if not names_a_file(self.source) and not isinstance(error, PermissionError):
                 return self.source.strip()
-            token = path.read_bytes()[:_MAX_TOKEN_BYTES].decode("ascii").strip()
-        except OSError as error:
-            raise InvalidEndpoint("the token file cannot be read", why=f"{error.strerror}: {path}") from error
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise InvalidEndpoint(f"the token file {shown(self.source)} cannot be read", why=why or "") from error
+        try:
+            token = content[:_MAX_TOKEN_BYTES].decode("ascii").strip()
         except ValueError as error:
-            raise InvalidEndpoint(f"{path} holds no token", why="it is not text") from error
+            raise InvalidEndpoint(f"{self.source} holds no token", why="it is not text") from error
         if not token:
-            raise InvalidEndpoint(f"the token file {path} is empty", fix="check what should write it")
+            raise InvalidEndpoint(f"the token file {self.source} is empty", fix="check what should write it")
         return token
 
 

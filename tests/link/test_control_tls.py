@@ -1,6 +1,7 @@
 """The control plane over TCP: real TLS, every kind of proof, and what bad ones get."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -242,6 +243,24 @@ async def test_tls_1_2_and_clients_without_http2_are_turned_away(tmp_path: Path)
 
         assert await asyncio.to_thread(attempt, "1.2") != "open"
         assert await asyncio.to_thread(attempt, "no alpn") == "closed"
+
+
+async def test_strangers_who_come_again_and_again_do_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with remote(tmp_path) as up:
+
+        def knock() -> None:
+            for _ in range(200):
+                with socket.create_connection((str(up.address.ip), up.address.port), timeout=5) as plain:
+                    plain.sendall(b"no TLS")
+                    with contextlib.suppress(OSError):
+                        plain.recv(100)
+
+        await asyncio.to_thread(knock)
+        said = [one for one in caplog.records if one.message == "control handshake failed"]
+        assert 5 <= len(said) < 20, len(said)
 
 
 async def test_garbage_before_the_handshake_and_inside_a_call_harms_nobody(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from hbone.control.issue import Entitlement, Redeem
 from hbone.control.registry import Holder
 from hbone.control.rpc import Peer, Refusal, UnixPeer
 from hbone.errors import PeerViolation
+from hbone.net.clock import SystemClock
+from hbone.telemetry.log import Occasional
 
 log = logging.getLogger("hbone.control")
 
@@ -79,6 +81,7 @@ class Callers:
 
     def __init__(self, authenticators: Sequence[Authenticator]) -> None:
         self.authenticators = tuple(authenticators)
+        self._by_peers = Occasional(log, SystemClock(), per_s=10.0, burst=50)
 
     def on(self, peer: Peer) -> Identify:
         """What identifies the callers on one connection."""
@@ -100,7 +103,7 @@ class Callers:
             if caller is not None:
                 return caller
         why = "; ".join(reasons) or "no certificate and no token was shown"
-        log.warning("caller not authenticated", extra={"peer": str(call.peer), "why": why[:500]})
+        self._by_peers.warning("caller not authenticated", peer=str(call.peer), why=why[:500])
         raise Refusal(
             Status.UNAUTHENTICATED, "request authenticate failure", why=why, fix="show a certificate or a token"
         )

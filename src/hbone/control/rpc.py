@@ -34,6 +34,8 @@ from h2.exceptions import H2Error
 from hbone.addr import SocketAddress
 from hbone.control.unixsocket import BACKLOG
 from hbone.errors import HboneError
+from hbone.net.clock import SystemClock
+from hbone.telemetry.log import Occasional
 
 log = logging.getLogger("hbone.control")
 
@@ -168,7 +170,8 @@ class _Connection(H2Protocol):
         self._transport = transport
         try:
             peer = self._peer_of(transport)
-        except OSError:
+        except OSError as error:
+            self._server.by_peers.info("control connection without a peer", error=str(error)[:200])
             transport.close()
             return
         if not self._server.admit(self, peer):
@@ -186,7 +189,7 @@ class _Connection(H2Protocol):
         try:
             super().data_received(data)
         except Exception as error:  # h2 and grpclib raise KeyError and others on what a peer sends
-            log.info("control connection broken", extra={"error": repr(error)[:200]})
+            self._server.by_peers.info("control connection broken", error=repr(error)[:200])
             self.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -223,6 +226,8 @@ class RpcServer:
         self._max_connections = max_connections
         self._connections: dict[_Connection, Peer] = {}
         self._server: asyncio.AbstractServer | None = None
+        self.by_peers = Occasional(log, SystemClock())
+        """For what any peer can cause, without proving who it is."""
 
     async def start(self, listening: socket.socket) -> None:
         """Accept on a bound and listening socket, which is ours from now on."""
@@ -263,7 +268,7 @@ class RpcServer:
     def admit(self, connection: _Connection, peer: Peer) -> bool:
         """Whether this connection may stay; `dismiss` must follow."""
         if len(self._connections) >= self._max_connections:
-            log.warning("too many control connections", extra={"peer": str(peer), "limit": self._max_connections})
+            self.by_peers.warning("too many control connections", peer=str(peer), limit=self._max_connections)
             return False
         self._connections[connection] = peer
         return True

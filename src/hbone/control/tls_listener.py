@@ -85,10 +85,10 @@ class TlsListener:
                 ssl_handshake_timeout=self._handshake_s,
             )
         except (OSError, ConnectionError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            log.info("control handshake failed", extra={"error": str(error)[:200] or type(error).__name__})
+            self._rpc.by_peers.info("control handshake failed", error=str(error)[:200] or type(error).__name__)
             sock.close()
         except HboneError as error:
-            log.warning("control connection refused", extra={"error": str(error)})
+            self._rpc.by_peers.warning("control connection refused", error=str(error))
             sock.close()
 
 
@@ -99,8 +99,7 @@ def _plain_peer(transport: asyncio.BaseTransport) -> Peer:
 def _tls_peer(transport: asyncio.BaseTransport) -> Peer:
     found: Any = transport.get_extra_info("ssl_object")
     if found.selected_alpn_protocol() != "h2":
-        log.info("control client without HTTP/2", extra={"fix": "offer the ALPN protocol h2"})
-        raise ConnectionError("no HTTP/2")
+        raise ConnectionError("the client did not offer the ALPN protocol h2")
     return RemotePeer(address=_address(transport), chain=_presented(found))
 
 

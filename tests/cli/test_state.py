@@ -1,6 +1,7 @@
 """The state directory: private, of one owner, and named in every message about it; and where settings come from."""
 
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -22,6 +23,21 @@ def test_state_is_made_private_whatever_the_umask(sandbox: Sandbox) -> None:
     for path in sandbox.state.rglob("*"):
         private = path.is_dir() or "key" in path.name or path.suffix in {".sock", ".lock", ".jsonl", ".db"}
         assert not private or mode(path) & 0o077 == 0, f"{path.name} has mode {mode(path):04o}"
+
+
+def test_no_core_dump_can_hold_a_key_whatever_the_limit(sandbox: Sandbox) -> None:
+    shell = 'ulimit -S -c unlimited 2>/dev/null; exec "$@"'
+    mesh = sandbox.start_program(("sh", "-c", shell, "sh", *sandbox.command, "up"), env={"HBONE_WORKERS": "2"})
+    mesh.wait_for("is up")
+    family = mesh.family()
+    assert len(family) == 3
+    for pid in family:
+        (line,) = [one for one in Path(f"/proc/{pid}/limits").read_text().splitlines() if "core file" in one]
+        assert line.split()[4:6] == ["0", "0"]
+    for pid in family:
+        os.kill(pid, signal.SIGABRT)
+    assert mesh.wait().code == -signal.SIGABRT
+    assert list(sandbox.work.iterdir()) == []
 
 
 @pytest.mark.parametrize("open_mode", [0o755, 0o777, 0o770], ids=oct)

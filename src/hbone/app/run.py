@@ -56,6 +56,7 @@ def run(work: Work) -> int:
     """Run `work` to its end; its exit code. Errors of ours come out as they are, for the command line to tell."""
     raise_open_files_limit()
     gc.set_threshold(GC_THRESHOLD, 50, 50)  # a large mesh is read before `calm_collector`: 200,000 workloads, 25 %
+    forbid_core_dumps()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(work))
 
@@ -96,6 +97,11 @@ def raise_open_files_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):
             pass  # macOS names an "infinite" hard limit that it does not grant; the soft one stays
+
+
+def forbid_core_dumps() -> None:
+    """Private keys are in our memory: no image of it is to land on a disk, whatever the limits of our parent."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

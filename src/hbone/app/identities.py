@@ -20,6 +20,7 @@ class TlsIdentities:
         self._options = options or TlsOptions()
         self._trusted: TrustBundle | None = None
         self._made: dict[SpiffeId, tuple[Issued, Credentials]] = {}
+        self._made_ever = 0  # a generation is never used twice: an identity may go, and come back
         self._subscribers: list[Callable[[SpiffeId], None]] = []
         keeper.on_rotation(self._on_issued)
 
@@ -29,6 +30,11 @@ class TlsIdentities:
 
     async def fetch(self, identity: SpiffeId) -> Credentials:
         return self._made_of(identity, await self._keeper.get(identity))
+
+    def forget(self, identity: SpiffeId) -> None:
+        """No workload here has it any more: its key is dropped, and nothing is renewed."""
+        self._keeper.forget(identity)
+        self._made.pop(identity, None)
 
     def on_renewed(self, call: Callable[[SpiffeId], None]) -> None:
         """`call` when an identity that was in use has a newer certificate."""
@@ -54,8 +60,8 @@ class TlsIdentities:
         if made is None or made[0] is not issued:
             bundle = self._bundle_for(identity, issued)
             contexts = TlsContexts(issued.svid, bundle, self._options, self._clock)
-            generation = made[1].generation + 1 if made is not None else 1
-            made = self._made[identity] = (issued, Credentials(identity, contexts, generation))
+            self._made_ever += 1
+            made = self._made[identity] = (issued, Credentials(identity, contexts, self._made_ever))
         return made[1]
 
     def _on_issued(self, identity: SpiffeId, issued: Issued) -> None:

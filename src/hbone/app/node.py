@@ -27,9 +27,10 @@ from hbone.app.window import NodeWindow, Shown, Windows
 from hbone.config.model import NodeSettings
 from hbone.control.credentials import SvidSource
 from hbone.control.renew import IdentityKeeper
+from hbone.discovery.population import Population
 from hbone.discovery.store import Change, Source, Update
 from hbone.identity.bundle import TrustBundle
-from hbone.identity.spiffe import TrustDomain
+from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
 from hbone.proxy.traffic import TrafficCounters, describe_tunnels
@@ -71,6 +72,7 @@ class Node:
         self._kept: list[CachingSink] = []
         self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
         self.policies = NodePolicies(self.store, only(parts.allow, settings.trust_domain))
+        self._population = Population(self.store.workloads(), node=settings.node_name)
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
         describe_process(self.metrics, __version__, logs)
@@ -120,6 +122,7 @@ class Node:
         self.policies.start(self._tasks, self.dataplane.registry)
         if parts.mesh is not None:
             undo.callback(parts.mesh.on_policies(partial(self.policies.replace, Source.MANIFESTS)))
+            self._population = Population(self.store.workloads(), node=self.settings.node_name)
             undo.callback(parts.mesh.on_change(self._mesh_changed))
         if parts.trust is not None:
             trust = parts.trust()
@@ -163,8 +166,18 @@ class Node:
 
     def _mesh_changed(self, change: Change) -> None:
         self.dataplane.mesh_changed(change)
+        for identity in self._population.left(change):
+            self._forget(identity)
         if change.workloads:  # which policies hold for them may be others now
             self.policies.judge_again()
+
+    def _forget(self, identity: SpiffeId) -> None:
+        """Its last workload has left; the key does not stay behind. Should it be needed again, it is asked for."""
+        if identity in self.keeper and identity != self._own:
+            self._identities.forget(identity)
+            if self._cache is not None:
+                self._cache.drop_credentials(identity)
+            log.info("identity forgotten", extra={"identity": str(identity)})
 
     def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:
         """In force at once: for new handshakes, for tunnels that are open, and for our own certificates."""
@@ -232,9 +245,14 @@ class Node:
 
     def _prefetch(self) -> None:
         """Certificates of the workloads here are asked for before the first connection needs them."""
+        if self._own is not None:
+            self.keeper.prefetch(self._own)
+
+    @property
+    def _own(self) -> SpiffeId | None:
+        """That of a dedicated node's workload."""
         info = self.settings.workload
-        if info is not None:
-            self.keeper.prefetch(info.account.spiffe_id(TrustDomain(self.settings.trust_domain)))
+        return None if info is None else info.account.spiffe_id(TrustDomain(self.settings.trust_domain))
 
     # --- views ----------------------------------------------------------------------------------------------
 

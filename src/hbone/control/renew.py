@@ -74,6 +74,9 @@ class IdentityKeeper:
         self._renewals.need(spiffe_id, Priority.WARM_UP)
         self._wake.set()
 
+    def __contains__(self, spiffe_id: object) -> bool:
+        return spiffe_id in self._renewals
+
     def forget(self, spiffe_id: SpiffeId) -> None:
         """It is no longer needed; whoever waits for it is told so."""
         self._renewals.forget(spiffe_id)

@@ -9,7 +9,7 @@ from hbone.net.tlscontext import TlsContexts
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """One identity's certificate, as TLS contexts. `generation` grows by one with each new certificate."""
+    """One identity's certificate, as TLS contexts. `generation` is another one for each new certificate."""
 
     identity: SpiffeId
     contexts: TlsContexts

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -18,10 +18,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import Store
 
 from hbone.errors import HboneError
+from hbone.identity.jwk import InvalidKeySet, Jwk, parse_key_set, to_jwk
 from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import TrustDomain
 
-MAX_ROOTS = 100  # per trust domain; a rotation needs two, and path building tries each
+X509_USE: Final = "x509-svid"
+JWT_USE: Final = "jwt-svid"
+
+MAX_ROOTS: Final = 100  # per trust domain; a rotation needs two, and path building tries each
 
 
 class InvalidBundle(HboneError):
@@ -64,6 +68,14 @@ class TrustBundle:
                 fix="give one or more BEGIN CERTIFICATE blocks",
             ) from error
 
+    @classmethod
+    def union(cls, bundles: Iterable["TrustBundle"]) -> "TrustBundle":
+        """All of them in one; a domain that is in several has the roots of all."""
+        whole = TrustBundle(roots={})
+        for bundle in bundles:
+            whole = whole.merged(bundle)
+        return whole
+
     def __hash__(self) -> int:
         return hash(frozenset(self.roots.items()))
 
@@ -100,18 +112,21 @@ class TrustBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleDocument:
-    """A SPIFFE bundle document's X.509 part (Trust Domain and Bundle §4).
+    """A SPIFFE bundle document (Trust Domain and Bundle §4).
 
     `sequence` grows with every change of content, `refresh_hint_s` is how often to poll; None where absent. No
-    roots: everything that the domain issued is revoked.
+    roots and no keys: everything that the domain issued is revoked.
     """
 
     roots: tuple[x509.Certificate, ...]
+    jwt_keys: tuple[Jwk, ...] = ()
     sequence: int | None = None
     refresh_hint_s: int | None = None
 
     def to_json(self) -> str:
-        document: dict[str, Any] = {"keys": [_jwk(root) for root in self.roots]}
+        x509_keys = [_entry(root) for root in self.roots]
+        jwt_keys = [{**to_jwk(one.key), "kid": one.kid, "use": JWT_USE} for one in self.jwt_keys]
+        document: dict[str, Any] = {"keys": [*x509_keys, *jwt_keys]}
         if self.sequence is not None:
             document["spiffe_sequence"] = self.sequence
         if self.refresh_hint_s is not None:
@@ -120,7 +135,7 @@ class BundleDocument:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Entries of unknown type or use, and those without a usable certificate, are left out as §4 demands.
+        """Entries of unknown type or use, and those without a usable certificate or `kid`, are left out as §4 demands.
 
         Raises InvalidBundle where the document itself is malformed.
         """
@@ -137,22 +152,35 @@ class BundleDocument:
         roots = [root for key in cast("list[object]", keys) if (root := _root_of(key)) is not None]
         return cls(
             roots=_distinct(roots),
+            jwt_keys=_jwt_keys(text),
             sequence=_integer(members, "spiffe_sequence"),
             refresh_hint_s=_integer(members, "spiffe_refresh_hint"),
         )
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What it vouches with: equal for documents that differ in number and hint alone."""
+        return frozenset(self.roots), frozenset((one.kid, json.dumps(to_jwk(one.key))) for one in self.jwt_keys)
 
 
 def _distinct(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
     return tuple(dict.fromkeys(certificates))
 
 
+def _jwt_keys(text: str | bytes) -> tuple[Jwk, ...]:
+    try:
+        return tuple(one for one in parse_key_set(text, use=JWT_USE) if one.kid)
+    except InvalidKeySet as error:
+        raise InvalidBundle(error.what, why=error.why, fix=error.fix) from error
+
+
 def _integer(members: dict[str, object], name: str) -> int | None:
     number = members.get(name)
     if number is None:
         return None
-    if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 64:
         return number
-    raise InvalidBundle(f"{name} of a SPIFFE bundle is not a natural number", fix="write an integer")
+    raise InvalidBundle(f"{name} of a SPIFFE bundle is not a natural number of 64 bits", fix="write an integer")
 
 
 def _root_of(entry: object) -> x509.Certificate | None:
@@ -161,7 +189,7 @@ def _root_of(entry: object) -> x509.Certificate | None:
         return None
     key = cast("dict[str, object]", entry)
     chain = key.get("x5c")
-    if key.get("use") != "x509-svid" or key.get("kty") not in {"EC", "RSA"} or not isinstance(chain, list):
+    if key.get("use") != X509_USE or key.get("kty") not in {"EC", "RSA"} or not isinstance(chain, list):
         return None
     first = next(iter(cast("list[object]", chain)), None)
     if not isinstance(first, str):
@@ -172,21 +200,9 @@ def _root_of(entry: object) -> x509.Certificate | None:
         return None
 
 
-def _jwk(root: x509.Certificate) -> dict[str, Any]:
-    """RFC 7517 with RFC 7518 §6.2.1 or §6.3.1; no `kid`, which §4 forbids for x509-svid."""
+def _entry(root: x509.Certificate) -> dict[str, Any]:
+    """No `kid`, which §4 forbids for x509-svid."""
     key = root.public_key()
-    chain = [base64.b64encode(root.public_bytes(Encoding.DER)).decode()]
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        numbers, size = key.public_numbers(), (key.key_size + 7) // 8
-        curve = {256: "P-256", 384: "P-384", 521: "P-521"}.get(key.key_size, key.curve.name)
-        point = {"crv": curve, "x": _base64url(numbers.x, size), "y": _base64url(numbers.y, size)}
-        return {"kty": "EC", "use": "x509-svid", **point, "x5c": chain}
-    if isinstance(key, rsa.RSAPublicKey):
-        public = key.public_numbers()
-        modulus = _base64url(public.n, (key.key_size + 7) // 8)
-        return {"kty": "RSA", "use": "x509-svid", "n": modulus, "e": _base64url(public.e, 3), "x5c": chain}
-    raise InvalidBundle("a root's key is neither EC nor RSA", fix="use P-256")
-
-
-def _base64url(number: int, size: int) -> str:
-    return base64.urlsafe_b64encode(number.to_bytes(size, "big")).rstrip(b"=").decode()
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        raise InvalidBundle("a root's key is neither EC nor RSA", fix="use P-256")
+    return {**to_jwk(key), "use": X509_USE, "x5c": [base64.b64encode(root.public_bytes(Encoding.DER)).decode()]}

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hbone.identity.bundle import MAX_ROOTS, BundleDocument, InvalidBundle, TrustBundle
+from hbone.identity.jwk import Jwk, algorithms_of, to_jwk
 from hbone.identity.spiffe import TrustDomain
 from tests.support.pki import AUTHORITY, SpiffeCA
 
@@ -135,3 +136,23 @@ def test_of_several_certificates_in_an_entry_the_first_counts() -> None:
 def test_a_malformed_document_is_refused(text: str | bytes, said: str) -> None:
     with pytest.raises(InvalidBundle, match=said):
         BundleDocument.from_json(text)
+
+
+def test_jwt_keys_are_in_the_document_and_read_back() -> None:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    document = BundleDocument(roots=(FIRST,), jwt_keys=(Jwk(key=key, kid="k1", algorithms=algorithms_of(key)),))
+    entries = json.loads(document.to_json())["keys"]
+    assert [(one["use"], one.get("kid")) for one in entries] == [("x509-svid", None), ("jwt-svid", "k1")]
+    assert BundleDocument.from_json(document.to_json()) == document
+
+
+def test_jwt_keys_without_a_name_or_for_another_use_are_ignored() -> None:
+    jwk = to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key())
+    keys = [{**jwk, "use": "jwt-svid"}, {**jwk, "kid": "a"}, {**jwk, "kid": "b", "use": "sig"}]
+    assert BundleDocument.from_json(json.dumps({"keys": keys})).jwt_keys == ()
+
+
+def test_documents_that_differ_in_number_and_hint_alone_have_one_content() -> None:
+    first, second = BundleDocument(roots=(FIRST, SECOND), sequence=1), BundleDocument(roots=(SECOND, FIRST))
+    assert first.content == second.content
+    assert first.content != BundleDocument(roots=(FIRST,), sequence=1).content

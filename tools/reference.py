@@ -24,6 +24,7 @@ from hbone.admin.probes import READINESS
 from hbone.cli.main import cli
 from hbone.config.catalogue import section_of
 from hbone.config.environment import REFUSED, WITHOUT_EFFECT
+from hbone.config.federated import FederatedDomain
 from hbone.config.fields import Settings
 from hbone.config.model import Attest, ControlSettings, Expose, Forward, JwtIssuer, NodeSettings
 from hbone.config.schema import environment_of
@@ -136,6 +137,7 @@ def settings_page() -> Iterator[str]:
         ControlSettings,
     )
     yield from _items("jwt_issuers", JwtIssuer)
+    yield from _items("federation", FederatedDomain)
     yield from _items("attest", Attest)
 
 

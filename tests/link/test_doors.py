@@ -11,12 +11,13 @@ import pytest
 
 from hbone.addr import SocketAddress
 from hbone.app.control import Control
-from hbone.app.doors import JWT_KEY, WORKLOAD_SOCKET
+from hbone.app.doors import WORKLOAD_SOCKET
 from hbone.app.place import Place
 from hbone.app.tokens import Wanted, desk
 from hbone.config.load import SettingsFile, load_control
 from hbone.config.model import ControlSettings
 from hbone.config.refs import AccountRef
+from hbone.control.caplane import JWT_KEY
 from hbone.control.channel import ControlRefused, UnixEndpoint, opened
 from hbone.control.join import Member, enrol
 from hbone.control.tokens import JoinToken

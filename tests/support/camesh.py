@@ -69,9 +69,15 @@ class CaMesh:
         self.up = False
         await self.control.__aexit__(None, None, None)
 
-    async def restart(self) -> None:
+    async def restart(self, **settings: Any) -> None:
+        """The control plane alone; with `settings` changed, if any are given."""
         await self.stop()
+        self._settings |= settings
         await self.start()
+
+    @property
+    def trust_domain(self) -> str:
+        return str(self._settings.get("trust_domain", "cluster.local"))
 
     def _publish(self) -> None:
         self.control.mesh.apply(Update(workloads=tuple(self.workloads)), Source.REGISTRATIONS)
@@ -90,6 +96,7 @@ class CaMesh:
             name=name,
             namespace=namespace,
             service_account=name,
+            trust_domain=self.trust_domain,
             addresses=(parse_ip(node.ip),),
             protocol=Protocol.HBONE,
             hbone_port=node.node.dataplane.address("inbound").port,
@@ -135,6 +142,7 @@ class MeshNode:
         self._settings = NodeSettings.model_validate(
             {
                 "workload": account,
+                "trust_domain": mesh.trust_domain,
                 "control_socket": mesh.state / "control.sock",
                 "svid_ttl_s": mesh.ttl_s,
                 "node_name": account.replace("/", "-"),

@@ -37,19 +37,27 @@ _HEADERS: Final = {
 
 
 class HttpServer:
-    """A listening socket and the connections it accepted. `close` ends them all."""
+    """A listening socket and the connections it accepted; or, without a socket, connections that somebody else accepts
+    and has served by `connection()`. `close` ends them all."""
 
-    def __init__(self, sock: socket.socket, routes: Routes, limits: HttpLimits, before: Before | None = None) -> None:
-        self._sock = sock
-        transport = Transport.UNIX if sock.family == socket.AF_UNIX else Transport.TCP
-        self._server = uvicorn.Server(_Config(_App(routes, transport, before), limits))
-        name: tuple[object, ...] | str = sock.getsockname()
+    def __init__(
+        self, sock: socket.socket | None, routes: Routes, limits: HttpLimits, before: Before | None = None
+    ) -> None:
+        self._sockets = [] if sock is None else [sock]
+        unix = sock is not None and sock.family == socket.AF_UNIX
+        self._server = uvicorn.Server(_Config(_App(routes, Transport.UNIX if unix else Transport.TCP, before), limits))
+        name: tuple[object, ...] | str = "" if sock is None else sock.getsockname()
         self._name = name
 
     @property
     def address(self) -> SocketAddress | str:
-        """Where it listens: an address, or a Unix socket's path."""
+        """Where it listens: an address, or a Unix socket's path; empty if somebody else accepts."""
         return SocketAddress.of(self._name) if isinstance(self._name, tuple) else self._name
+
+    def connection(self) -> asyncio.Protocol:
+        """What serves one connection, as uvicorn makes it for its own."""
+        server = self._server
+        return _Connection(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
 
     @property
     def connections(self) -> int:
@@ -61,11 +69,11 @@ class HttpServer:
         config = self._server.config
         config.load()
         self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup(sockets=[self._sock])
+        await self._server.startup(sockets=self._sockets)
 
     async def close(self) -> None:
         """Stop accepting, let answers under way finish for a second, cut the rest."""
-        await self._server.shutdown(sockets=[self._sock])
+        await self._server.shutdown(sockets=self._sockets)
         connections = self._server.server_state.connections
         for connection in tuple(connections):
             connection.transport.abort()

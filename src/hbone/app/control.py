@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
+from hbone.app.bundles import BundleDoor, partner_of
 from hbone.app.doors import Doors, House
 from hbone.app.place import Place
 from hbone.app.run import Stop, calm_collector
@@ -20,6 +21,7 @@ from hbone.control.admin import Admin
 from hbone.control.attest_unix import UnixAccess
 from hbone.control.ca_service import IssueLimits
 from hbone.control.caplane import AUDIT, CaPlace, CaPlane, file_keys
+from hbone.control.federation import Federation, FederationParts
 from hbone.control.issue import Issuer, IssueRules
 from hbone.control.keys import KeyProvider
 from hbone.control.limiter import CallerLimits
@@ -58,6 +60,8 @@ class Control:
         self.ca: CaPlane
         self.issuer: Issuer
         self.doors: Doors
+        self.bundles: BundleDoor
+        self.federation: Federation
         self.server: ControlServer
         defaults = Defaults(
             trust_domain=settings.trust_domain,
@@ -120,9 +124,14 @@ class Control:
             try:
                 self.ca = await undo.enter_async_context(await CaPlane.open(self._place()))
                 undo.push_async_callback(self._tasks.close)
+                # before anybody is told anything: who is not told of a bundle that was there gives up its tunnels
+                self.federation = await self._federation()
                 self.ca.publish_to(self.mesh)
-                self.doors = Doors.make(House(settings=self.settings, ca=self.ca, mesh=self.mesh, access=self._access))
+                house = House(settings=self.settings, ca=self.ca, mesh=self.mesh, access=self._access)
+                self.doors = Doors.make(house)
                 undo.callback(self.doors.close)
+                self.bundles = BundleDoor(house)
+                undo.callback(self.bundles.close)
                 self.server = await self._server()
                 self._administer(undo)
                 await self.server.start(listening)
@@ -131,7 +140,9 @@ class Control:
                 raise
             undo.push_async_callback(self.server.close)
             await self.doors.open(self.server, undo)
+            await self.bundles.open(undo)
             self.files.start(self._tasks)
+            self.federation.start(self._tasks)
             self._undo = undo.pop_all()
         return self
 
@@ -148,7 +159,13 @@ class Control:
             plugged=None if settings.ca is None else cadir.load(settings.ca, trust_domain, clock=clock),
             keys=self._token(),
             plugged_from="" if settings.ca is None else str(settings.ca.absolute()),
+            refresh_hint_s=settings.bundle_endpoint.refresh_hint_s,
         )
+
+    async def _federation(self) -> Federation:
+        ca = self.ca
+        parts = FederationParts(store=ca.store, trust=ca.trust, clock=ca.place.clock, rng=ca.place.rng)
+        return await Federation.open(parts, [partner_of(one) for one in self.settings.federation])
 
     def _token(self) -> KeyProvider | None:
         """The CA's keys on a token, if the settings name one; raises UsageError, InvalidConfiguration."""
@@ -196,9 +213,9 @@ class Control:
 
     def _administer(self, undo: AsyncExitStack) -> None:
         """The rotation of the root goes on where it was, and an operator can ask for things."""
-        rotation = rotation_of(self.ca, self.server, self.mesh)
+        rotation = rotation_of(self.ca, self.server, self.mesh, announce_s=self.bundles.announce_s)
         undo.callback(self.server.on_answer(rotation.wake))
-        self.server.administer(Admin(self.ca, rotation), self._access)
+        self.server.administer(Admin(self.ca, rotation, self.federation.views), self._access)
         self._tasks.start(rotation.run(), name="rotation")
 
     async def __aexit__(self, *_: object) -> None:
@@ -211,6 +228,7 @@ class Control:
             f"  identities from  {self.ca_directory}",
             f"  control socket   {self.socket_path}",
             *self.doors.lines(),
+            *self.bundles.lines(),
             "next: `hbone token create --as NS/SA` here, `hbone join TOKEN` on another machine; Ctrl-C ends it",
         ]
 

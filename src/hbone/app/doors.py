@@ -5,6 +5,7 @@ Made before the server, which is given `callers`, `tokens` and `local`; `open` t
 
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hbone.addr import InvalidAddress, IpAddress, SocketAddress, parse_host
 from hbone.app.options import open_listener
 from hbone.config.model import ControlSettings, JwtIssuer
-from hbone.control import jwt_keyfile
 from hbone.control.attest_process import Attestor, ProcessRule
 from hbone.control.attest_unix import UnixAccess
 from hbone.control.callers import Callers, UnixProcesses
@@ -40,12 +40,12 @@ from hbone.control.trust_resource import DomainTrust
 from hbone.control.unixsocket import EVERYONE, ControlSocket
 from hbone.control.workload_server import LocalServices, WorkloadServer
 from hbone.errors import UsageError
+from hbone.identity.bundle import TrustBundle
 from hbone.net.sockets import bound_address, local_address
 
 log = logging.getLogger("hbone.control")
 
 WORKLOAD_SOCKET: Final = "workload.sock"
-JWT_KEY: Final = "jwt-svid-key.pem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,16 +99,15 @@ class Doors:
             )
             for rule in settings.attest
         ]  # fmt: skip
-        keys = jwt_keyfile.load_or_create(place.directory / JWT_KEY, place.trust_domain)
         self.keeper = IdentityKeeper(LocalCa(issuer, ttl_s=settings.svid_ttl_s), place.clock, place.rng)
         trust, access = self._house.ca.trust, self._house.access
         workloads = LocalWorkloads(
             trust_domain=place.trust_domain,
             attestor=Attestor(rules),
             keeper=self.keeper,
-            trust=lambda: local_trust(trust.current),
+            trust=lambda: local_trust(trust.known),
             clock=place.clock,
-            jwt=lambda: keys,
+            jwt=lambda: self._house.ca.jwt,
         )
         self.local = LocalServices(
             workloads=workloads, entitled=lambda peer, identity: access.refusal(peer.uid, identity)
@@ -230,11 +229,16 @@ def server_names(settings: ControlSettings, sock: socket.socket) -> ServerNames:
     return ServerNames(dns=tuple(dict.fromkeys(dns)), ips=tuple(dict.fromkeys(ips)))
 
 
-def local_trust(now: DomainTrust) -> LocalTrust:
-    """As processes take it: the lists only if every CA has one."""
+def local_trust(known: Sequence[DomainTrust]) -> LocalTrust:
+    """As processes take it: our own domain is the first; its lists only if every CA has one."""
+    now = known[0]
     issuers = {certificate.subject for certificate in (*now.issuers, *now.roots)}
     whole = issuers <= {crl.issuer for crl in now.crls}
-    return LocalTrust(bundle=now.bundle, crls=now.crls if whole and now.revocations else ())
+    return LocalTrust(
+        bundle=TrustBundle.union(one.bundle for one in known),
+        crls=now.crls if whole and now.revocations else (),
+        jwt_keys={one.domain: one.jwt_keys for one in known},
+    )
 
 
 def _cut(server: ControlServer, now: DomainTrust) -> None:

@@ -126,8 +126,8 @@ class Node:
             undo.callback(parts.mesh.on_change(self._mesh_changed))
         if parts.trust is not None:
             trust = parts.trust()
-            self._trusted((trust.current,))
-            undo.callback(trust.on_change(lambda current: self._trusted((current,))))
+            self._trusted(trust.known)
+            undo.callback(trust.on_change(lambda _: self._trusted(trust.known)))
         feeds = parts.feeds if parts.endpoint is None else (Feed(endpoint=parts.endpoint), *parts.feeds)
         if feeds:
             self._subscribe(feeds)
@@ -181,9 +181,7 @@ class Node:
 
     def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:
         """In force at once: for new handshakes, for tunnels that are open, and for our own certificates."""
-        bundle = TrustBundle(roots={})
-        for one in domains:
-            bundle = bundle.merged(one.bundle)
+        bundle = TrustBundle.union(one.bundle for one in domains)
         self._identities.trust(bundle)
         self._parts.on_trust(bundle)
         cut = self.dataplane.trust_changed(bundle)

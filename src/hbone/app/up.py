@@ -111,7 +111,7 @@ class Up:
             f"  identities from  {self.control.ca_directory}",
             f"  control socket   {self.control.socket_path}",
         ]
-        lines += self.control.doors.lines()
+        lines += [*self.control.doors.lines(), *self.control.bundles.lines()]
         lines += [f"  {one.name:<15}  {one.address}" for one in self.node.listeners()]
         return [
             *lines,

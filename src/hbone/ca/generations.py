@@ -15,7 +15,7 @@ the states, so there is nothing else to keep in step. Nothing but `retire` takes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Self
+from typing import Final, Self
 
 from cryptography import x509
 
@@ -209,13 +209,19 @@ class Surroundings:
 
     `laggards`: connected nodes that have not acknowledged the newest bundle, in words. `unaware`: certificates in use
     whose holders learn roots only with their next certificate. `old_leaves`: certificates in use that the authorities
-    which are to go have signed; `until` is when the last of them ends.
+    which are to go have signed; `until` is when the last of them ends. `unannounced_s`: how long other trust domains
+    still need until all that look as often as they were asked to have seen the new root.
     """
 
     laggards: tuple[str, ...] = ()
     unaware: int = 0
     old_leaves: int = 0
     until: WallTime | None = None
+    unannounced_s: float = 0.0
+
+
+ANNOUNCED_FOR: Final = 3
+"""Refresh hints for which a new root is in the bundle before it signs: Federation §5.4 recommends three to five."""
 
 
 def waits_for(phase: Phase, around: Surroundings) -> tuple[str, ...]:
@@ -225,6 +231,10 @@ def waits_for(phase: Phase, around: Surroundings) -> tuple[str, ...]:
             reasons = [f"{one} has not acknowledged the new root" for one in around.laggards]
             if around.unaware:
                 reasons.append(f"{_certificates(around.unaware)} of clients that learn of roots when they renew")
+            if around.unannounced_s > 0:
+                reasons.append(
+                    f"other trust domains have not had the time to see it ({around.unannounced_s:.0f} s more)"
+                )
             return tuple(reasons)
         case Phase.ACTIVATED:
             reasons = [f"{one} has not acknowledged the change" for one in around.laggards]

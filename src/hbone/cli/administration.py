@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from hbone.app.administer import Operations
     from hbone.control.channel import ControlRefused
     from hbone.errors import HboneError
-    from hbone.proto.admin_pb2 import CaStatusResponse
+    from hbone.proto.admin_pb2 import CaStatusResponse, FederatedDomain
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_TIMES = frozenset({"since", "not_after", "root_not_after", "issued_at", "revoked_at"})
+_TIMES = frozenset({"since", "not_after", "root_not_after", "issued_at", "revoked_at", "taken_at", "looked_at"})
 
 
 def state_dir_option(command: Command) -> Command:
@@ -132,8 +132,29 @@ def status_text(status: "CaStatusResponse", stream: Any) -> str:
     if status.nodes:
         rows = [(node.node, node.caller, _bundle(node)) for node in status.nodes]
         blocks.append(table(("node", "caller", "bundle"), rows))
+    if status.federated:
+        blocks.append(table(_FEDERATED, [_federated_row(one, now) for one in status.federated]))
     blocks += [styled(f"warning: {warning}", Style.WARNING, stream) for warning in status.warnings]
     return "\n\n".join(blocks)
+
+
+_FEDERATED = ("federated", "bundle", "roots", "jwt keys", "age", "seen", "next look", "from")
+
+
+def _federated_row(one: "FederatedDomain", now: float) -> tuple[object, ...]:
+    def ago(moment: float) -> str | None:
+        return f"{duration(max(0.0, now - moment))} ago" if moment else None
+
+    return (
+        one.trust_domain,
+        (one.sequence if one.HasField("sequence") else "without number") if one.taken_at else "none yet",
+        one.roots,
+        one.jwt_keys,
+        duration(max(0.0, now - one.taken_at)) if one.taken_at else None,
+        ago(one.looked_at),
+        f"in {duration(one.next_look_s)}" if one.HasField("next_look_s") else None,
+        one.source or None,
+    )
 
 
 def rotation_text(status: "CaStatusResponse") -> str:

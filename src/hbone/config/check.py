@@ -5,6 +5,7 @@ A `Problem` here has only its field; `load.py` adds file and line.
 
 from collections.abc import Callable, Iterator
 
+from hbone.config.federated import FederatedDomain
 from hbone.config.listen import Listen, TcpListen, listens_collide
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.config.sections import Http2
@@ -151,6 +152,48 @@ def _rules_of_attestation(control: ControlSettings) -> Iterator[Problem]:
             yield Problem(what="every process would have this identity", fix=fix, field=f"attest[{index}]")
 
 
+def _bundle_endpoint(control: ControlSettings) -> Iterator[Problem]:
+    endpoint = control.bundle_endpoint
+    web = endpoint.profile == "https_web"
+    for name in ("certificate", "certificate_key"):
+        given = getattr(endpoint, name) is not None
+        if web and not given:
+            fix = "name a PEM file, or write profile: https_spiffe"
+            yield Problem(what="https_web needs it", fix=fix, field=f"bundle_endpoint.{name}")
+        if given and not web:
+            fix = "write profile: https_web, or leave it out: https_spiffe has the control plane's own certificate"
+            yield Problem(what="without effect", fix=fix, field=f"bundle_endpoint.{name}")
+
+
+def _federation(control: ControlSettings) -> Iterator[Problem]:
+    seen: dict[str, int] = {}
+    for index, one in enumerate(control.federation):
+        place = f"federation[{index}]"
+        first = seen.setdefault(one.trust_domain, index)
+        if first != index:
+            what = f"{one.trust_domain} is given twice, first in federation[{first}]"
+            yield Problem(what=what, fix="keep one of them", field=f"{place}.trust_domain")
+        if one.trust_domain == control.trust_domain:
+            yield Problem(what="this is our own trust domain", fix="remove it", field=f"{place}.trust_domain")
+        yield from _partner(one, place)
+
+
+def _partner(one: FederatedDomain, place: str) -> Iterator[Problem]:
+    if one.url is None and one.bundle is None:
+        yield Problem(what="nothing says where its bundle is", fix="add url, or bundle: FILE", field=place)
+    web = one.profile == "https_web"
+    if web and one.endpoint_spiffe_id is not None:
+        fix = "write profile: https_spiffe, or leave it out"
+        yield Problem(what="https_web goes by the host name", fix=fix, field=f"{place}.endpoint_spiffe_id")
+    if not web and one.roots is not None:
+        fix = "write profile: https_web, or give the first bundle as `bundle`"
+        yield Problem(what="https_spiffe goes by the domain's own bundle", fix=fix, field=f"{place}.roots")
+    serves_itself = one.endpoint_spiffe_id is None or one.endpoint_spiffe_id.trust_domain == one.trust_domain
+    if one.url is not None and not web and serves_itself and one.bundle is None:
+        fix = "get its bundle by a way that you trust (there: `hbone bundle show -o spiffe`), and name the file"
+        yield Problem(what="nothing vouches for the first fetch", fix=fix, field=f"{place}.bundle")
+
+
 _NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
     _mode,
     _identity_source,
@@ -168,4 +211,6 @@ _CONTROL_RULES: tuple[Callable[[ControlSettings], Iterator[Problem]], ...] = (
     _plaintext,
     _issuers,
     _rules_of_attestation,
+    _bundle_endpoint,
+    _federation,
 )

@@ -80,7 +80,7 @@ def problem(error: HboneError) -> PydanticCustomError:
     return PydanticCustomError("hbone", "{what}", {"what": error.what, "fix": error.fix})
 
 
-def _parsed(parse: Callable[[Any], T], *kept: type) -> BeforeValidator:
+def parsed(parse: Callable[[Any], T], *kept: type) -> BeforeValidator:
     """Accepts a finished value of the types `kept`, and whatever `parse` makes one of."""
 
     def convert(value: Any) -> Any:
@@ -102,7 +102,7 @@ def _from_text(parse: Callable[[str], T], *kept: type) -> BeforeValidator:
             raise HboneError(f"{value!r} is not text", fix="put it in quotes")
         return parse(value)
 
-    return _parsed(text_only, *kept)
+    return parsed(text_only, *kept)
 
 
 OFF: Final = frozenset({"off", "none", ""})
@@ -136,18 +136,18 @@ _LISTEN_TEXT: Final[dict[str, Any]] = {
 
 Duration = Annotated[
     float,
-    _parsed(parse_duration),
+    parsed(parse_duration),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _DURATION_TEXT]}, mode="validation"),
 ]
 """Seconds."""
 OptionalDuration = Annotated[
     float | None,
-    _parsed(lambda value: None if _or_off(value) is None else parse_duration(value)),
+    parsed(lambda value: None if _or_off(value) is None else parse_duration(value)),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _DURATION_TEXT, _OFF_SCHEMA]}, mode="validation"),
 ]
 Size = Annotated[
     int,
-    _parsed(parse_size),
+    parsed(parse_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _SIZE_TEXT]}, mode="validation"),
 ]
 """Bytes."""
@@ -155,7 +155,7 @@ Count = Annotated[int, BeforeValidator(_no_flag)]
 
 FrameRate = Annotated[
     Rate,
-    _parsed(parse_rate, Rate),
+    parsed(parse_rate, Rate),
     PlainSerializer(format_rate, return_type=str),
     WithJsonSchema({"type": "string", "pattern": RATE.pattern, "examples": ["50/s burst 200"]}),
 ]
@@ -190,7 +190,7 @@ def _listen_or_off(value: object) -> TcpListen | UnixListen | InheritedListen | 
 
 OptionalListen = Annotated[
     TcpListen | UnixListen | InheritedListen | None,
-    _parsed(_listen_or_off),
+    parsed(_listen_or_off),
     _AS_TEXT_OR_OFF,
     WithJsonSchema({"anyOf": [_LISTEN_TEXT, _OFF_SCHEMA]}),
 ]
@@ -205,7 +205,7 @@ Account = Annotated[AccountRef, _from_text(AccountRef.parse, AccountRef), _AS_TE
 WorkloadName = Annotated[WorkloadRef, _from_text(WorkloadRef.parse, WorkloadRef), _AS_TEXT, _text_schema("shop/cart-0")]
 OptionalWorkloadInfo = Annotated[
     WorkloadInfo | None,
-    _parsed(lambda value: value if value is None else WorkloadInfo.parse(str(value)), WorkloadInfo),
+    parsed(lambda value: value if value is None else WorkloadInfo.parse(str(value)), WorkloadInfo),
     PlainSerializer(lambda value: None if value is None else str(value), return_type=str | None),
     WithJsonSchema({"anyOf": [{"type": "string", "examples": ["shop/cart-0/cart"]}, {"type": "null"}]}),
 ]

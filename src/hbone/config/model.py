@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from hbone.addr import SocketAddress, parse_ip
 from hbone.config import tokenfile
+from hbone.config.federated import BundleEndpoint, FederatedDomain
 from hbone.config.fields import (
     Account,
     Applies,
@@ -238,6 +239,9 @@ class ControlListeners(Settings):
     control_plaintext: OptionalListen = setting(
         None, "the same in plaintext (port 15010 by custom), on loopback only: for proxies that cannot do TLS"
     )
+    bundles: OptionalListen = setting(
+        None, "this trust domain's bundle for other trust domains, by HTTPS (port 8443 by custom)"
+    )
     admin: OptionalListen = setting(
         _tcp("127.0.0.1", 15014), "metrics and the operator's window; it has no password: loopback or a Unix socket"
     )
@@ -283,6 +287,8 @@ class ControlSettings(Settings):
         (), "NAMESPACE/ACCOUNT of node proxies, which may have the identities of workloads on their own node",
         env=("CA_TRUSTED_NODE_ACCOUNTS",),
     )  # fmt: skip
+    bundle_endpoint: BundleEndpoint = setting(BundleEndpoint, "how this trust domain's bundle is served to others")
+    federation: tuple[FederatedDomain, ...] = setting((), "other trust domains whose identities are accepted")
     attest: tuple[Attest, ...] = setting((), "which processes of this machine have which identity")
     workload_socket: Path | None = setting(
         None, "Unix socket of the SPIFFE Workload API and of SDS; by default workload.sock in the state directory, "

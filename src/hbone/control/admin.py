@@ -6,7 +6,7 @@ Requests and answers are the messages of `hbone.control.v1.Admin`.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Final
 
 import orjson
@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from hbone.ca.crl import may_sign
 from hbone.ca.generations import Generation, Generations, Phase
 from hbone.ca.material import KNOWN_FILES, authority_from
-from hbone.control import audit, records
+from hbone.control import audit, federated_rows, records
 from hbone.control.caplane import CaPlane
+from hbone.control.federation import FederatedView, stored_views
 from hbone.control.records import CertificateRecord
 from hbone.control.revoker import Done, Key, NothingToRevoke, Serial, Target
 from hbone.control.rotation import NodeView, Rotation, RotationView
@@ -29,6 +30,7 @@ from hbone.proto.admin_pb2 import (
     Authority,
     CaStatusResponse,
     Certificate,
+    FederatedDomain,
     ImportCaRequest,
     ListAuditRequest,
     ListAuditResponse,
@@ -50,11 +52,15 @@ _SOON: Final = 0.2  # of an authority's life
 
 
 class Admin:
-    """On an open CA; `rotation` is what is being asked of its root."""
+    """On an open CA; `rotation` is what is being asked of its root. `federated`: the other trust domains as they are
+    looked after; None where nobody does, and only what is on disk is known."""
 
-    def __init__(self, ca: CaPlane, rotation: Rotation) -> None:
+    def __init__(
+        self, ca: CaPlane, rotation: Rotation, federated: Callable[[], Sequence[FederatedView]] | None = None
+    ) -> None:
         self._ca = ca
         self._rotation = rotation
+        self._federated = federated
 
     # --- the CA's life ----------------------------------------------------------------------------------------
 
@@ -63,6 +69,7 @@ class Admin:
         view = await self._rotation.view()
         used = await ca.store.read(lambda database: records.count_in_use(database, now))
         generations, current, nodes = ca.authorities.now, ca.trust.current, self._rotation.nodes()
+        federated = await ca.store.read(stored_views) if self._federated is None else self._federated()
         response = CaStatusResponse(
             trust_domain=generations.active.authority.trust_domain,
             authorities=[_authority(one, used.get(one.number, 0)) for one in generations.by_number.values()],
@@ -72,7 +79,8 @@ class Admin:
             revoked_keys=len(current.revocations.keys),
             revoked_identities=sum(1 for one in current.revocations.identities.values() if one.before is None),
             bundle_sequence=current.sequence,
-            warnings=_warnings(generations, nodes, now),
+            warnings=[*_warnings(generations, nodes, now), *_unheard(federated)],
+            federated=[_federated(one) for one in federated],
         )
         response.rotation.phase = generations.phase.value
         if view.phase is generations.phase:  # else it went on while we asked
@@ -133,6 +141,19 @@ class Admin:
 
     async def bundle(self) -> TrustBundle:
         return self._ca.trust.current.message()
+
+    async def document(self, trust_domain: str = "") -> str:
+        """A SPIFFE bundle document: ours, or the last good one of another trust domain. Raises UsageError."""
+        if trust_domain in {"", self._ca.place.trust_domain}:
+            return self._ca.document()
+        for row in await self._ca.store.read(federated_rows.stored):
+            if row.domain == trust_domain:
+                return row.document
+        raise UsageError(
+            f"no bundle of trust domain {trust_domain[:200]} is known here",
+            why=f"this mesh is {self._ca.place.trust_domain}",
+            fix="`hbone ca status` lists those that are",
+        )
 
     # --- certificates -----------------------------------------------------------------------------------------
 
@@ -240,6 +261,33 @@ def _authority(one: Generation, used: int) -> Authority:
 
 def _node(one: NodeView) -> NodeTrust:
     return NodeTrust(node=one.node, caller=one.caller, current=one.current, aware=one.aware, refused=one.refused)
+
+
+def _federated(one: FederatedView) -> FederatedDomain:
+    document = one.document
+    return FederatedDomain(
+        trust_domain=one.domain,
+        source=one.source,
+        sequence=None if document is None else document.sequence,
+        roots=0 if document is None else len(document.roots),
+        jwt_keys=0 if document is None else len(document.jwt_keys),
+        taken_at=one.taken_at or 0.0,
+        looked_at=one.looked_at or 0.0,
+        next_look_s=one.next_look_s,
+        error=one.error,
+    )
+
+
+def _unheard(federated: Iterable[FederatedView]) -> list[str]:
+    """Of whom there is no bundle, or no newer one."""
+    found: list[str] = []
+    for one in federated:
+        if one.error:
+            held = "its last good one stays in force" if one.document is not None else "none is known"
+            found.append(f"no new bundle of {one.domain} ({held}): {one.error}")
+        elif one.document is not None and not one.document.roots:
+            found.append(f"the bundle of {one.domain} has no roots: nobody of that trust domain is accepted")
+    return found
 
 
 def _certificate(one: CertificateRecord, now: WallTime) -> Certificate:

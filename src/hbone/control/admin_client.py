@@ -42,6 +42,10 @@ class AdminClient:
     async def bundle(self) -> TrustBundle:
         return await self._one("GetBundle", messages.GetBundleRequest(), TrustBundle)
 
+    async def document(self, trust_domain: str = "") -> str:
+        request = messages.GetBundleDocumentRequest(trust_domain=trust_domain)
+        return (await self._one("GetBundleDocument", request, messages.GetBundleDocumentResponse)).json
+
     async def certificates(
         self, request: messages.ListCertificatesRequest
     ) -> AsyncGenerator[messages.ListCertificatesResponse]:

@@ -46,6 +46,12 @@ class AdminService(AdminBase):
     async def GetBundle(self, stream: AnyStream) -> None:
         await self._one(stream, messages.GetBundleRequest, lambda _: self._admin.bundle())
 
+    async def GetBundleDocument(self, stream: AnyStream) -> None:
+        async def document(request: messages.GetBundleDocumentRequest) -> messages.GetBundleDocumentResponse:
+            return messages.GetBundleDocumentResponse(json=await self._admin.document(request.trust_domain))
+
+        await self._one(stream, messages.GetBundleDocumentRequest, document)
+
     async def ListCertificates(self, stream: AnyStream) -> None:
         await self._many(stream, messages.ListCertificatesRequest, self._admin.certificates)
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from hbone.ca.authority import CertificateAuthority, Lifetimes
+from hbone.control import jwt_keyfile
 from hbone.control.audit import AuditFile
 from hbone.control.authorities import Authorities, CaParts
+from hbone.control.jwt_svid import JwtKeys
 from hbone.control.keys import FileKeys, KeyProvider, PluggedKeys
 from hbone.control.ledger import StoreLedger
 from hbone.control.publish import Mesh
@@ -25,6 +27,7 @@ from hbone.control.trust import Trust, TrustSources
 from hbone.control.trust_resource import TRUST_BUNDLE_TYPE, DomainTrust
 from hbone.discovery.catalogue import Resource
 from hbone.errors import UsageError
+from hbone.identity.federation import DEFAULT_HINT_S
 from hbone.identity.spiffe import SpiffeId, TrustDomain, parse_trust_domain
 from hbone.times import Clock, Rng
 
@@ -32,12 +35,14 @@ DATABASE: Final = "control.db"
 AUDIT: Final = "audit.jsonl"
 VIEW: Final = "ca"
 KEYS: Final = "keys"
+JWT_KEY: Final = "jwt-svid-key.pem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaPlace:
     """Where a CA is kept, and for whom it signs. `plugged`: an authority that comes from an operator's own files,
-    which are in the directory `plugged_from`. `keys`: where keys are made and kept, None for files."""
+    which are in the directory `plugged_from`. `keys`: where keys are made and kept, None for files. `refresh_hint_s`:
+    how often others are to look for a new bundle."""
 
     directory: Path
     trust_domain: TrustDomain
@@ -47,6 +52,7 @@ class CaPlace:
     plugged: CertificateAuthority | None = None
     plugged_from: str = ""
     keys: KeyProvider | None = None
+    refresh_hint_s: int = DEFAULT_HINT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,7 @@ class Remembered:
 
     trust_domain: TrustDomain
     plugged_from: str
+    refresh_hint_s: int
 
 
 def remembered(directory: Path) -> Remembered | None:
@@ -70,7 +77,11 @@ def remembered(directory: Path) -> Remembered | None:
         raise UsageError(failure.what, why=failure.why, fix=failure.fix) from error
     if "trust_domain" not in found:
         return None
-    return Remembered(trust_domain=parse_trust_domain(found["trust_domain"]), plugged_from=found["plugged_from"])
+    return Remembered(
+        trust_domain=parse_trust_domain(found["trust_domain"]),
+        plugged_from=found["plugged_from"],
+        refresh_hint_s=int(found.get("refresh_hint_s", DEFAULT_HINT_S)),
+    )
 
 
 class CaPlane:
@@ -85,6 +96,7 @@ class CaPlane:
         self.authorities: Authorities
         self.revoker: Revoker
         self.trust: Trust
+        self.jwt: JwtKeys
         self.ledger: StoreLedger
 
     @classmethod
@@ -125,7 +137,14 @@ class CaPlane:
         )
         self.authorities = await Authorities.open(parts)
         self.revoker = await Revoker.open(self.store, place.clock)
-        sources = TrustSources(store=self.store, authorities=self.authorities, revoker=self.revoker, clock=place.clock)
+        self.jwt = await asyncio.to_thread(jwt_keyfile.load_or_create, place.directory / JWT_KEY, place.trust_domain)
+        sources = TrustSources(
+            store=self.store,
+            authorities=self.authorities,
+            revoker=self.revoker,
+            clock=place.clock,
+            jwt_keys=self.jwt.known,
+        )
         self.trust = await Trust.open(sources)
         self.ledger = StoreLedger(self.store, self.authorities, self.revoker, place.clock)
         await self.store.write(lambda database: _remember(database, place))
@@ -150,12 +169,23 @@ class CaPlane:
     def publish_to(self, mesh: Mesh) -> None:
         """Every subscriber of `mesh` is told what to trust, now and at each change."""
 
-        def publish(trust: DomainTrust) -> None:
-            body = trust.message().SerializeToString(deterministic=True)
-            mesh.publish(TRUST_BUNDLE_TYPE, [Resource(name=trust.domain, body=body)])
+        told: set[str] = set()
+
+        def publish(_: DomainTrust) -> None:
+            # a domain without roots is trusted for nothing: as if it were not there
+            known = {one.domain: one for one in self.trust.known if one.roots}
+            bodies = {name: one.message().SerializeToString(deterministic=True) for name, one in known.items()}
+            resources = [Resource(name=name, body=body) for name, body in bodies.items()]
+            mesh.publish(TRUST_BUNDLE_TYPE, resources, told - set(known))
+            told.clear()
+            told.update(known)
 
         self.trust.on_change(publish)
         publish(self.trust.current)
+
+    def document(self) -> str:
+        """The SPIFFE bundle document of this trust domain as it is now."""
+        return self.trust.current.document(self.place.refresh_hint_s).to_json()
 
     async def revoke(self, target: Target, reason: str) -> Done:
         """On disk and on its way to every node when this returns; raises as `Revoker.revoke`."""
@@ -178,6 +208,7 @@ def _remember(database: sqlite3.Connection, place: CaPlace) -> None:
     put = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
     database.execute(put, ("trust_domain", place.trust_domain))
     database.execute(put, ("plugged_from", place.plugged_from))
+    database.execute(put, ("refresh_hint_s", str(place.refresh_hint_s)))
 
 
 def _keys(place: CaPlace) -> KeyProvider:

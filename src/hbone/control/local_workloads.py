@@ -5,7 +5,7 @@ a new signing key sets off; what is sent then is made anew, so nothing depends o
 """
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from hbone.control.renew import IdentityKeeper
 from hbone.control.rpc import Refusal
 from hbone.errors import IdentityUnavailable
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.jwk import Jwk
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.times import Clock
 
@@ -26,10 +27,11 @@ from hbone.times import Clock
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalTrust:
     """Whom to trust now. `crls` are of the own domain, one for each CA below its roots, or none at all: OpenSSL and
-    BoringSSL want either."""
+    BoringSSL want either. `jwt_keys`: what JWT-SVIDs of each trust domain are checked with."""
 
     bundle: TrustBundle
     crls: tuple[x509.CertificateRevocationList, ...] = ()
+    jwt_keys: Mapping[TrustDomain, tuple[Jwk, ...]] = field(default_factory=dict[TrustDomain, tuple[Jwk, ...]])
 
 
 class Changes:

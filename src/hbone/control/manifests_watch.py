@@ -49,9 +49,12 @@ class FilesWatch(Generic[T]):
         load: Callable[[Path], T],
         apply: Callable[[T], object],
         guard: Callable[[T, T], Iterable[Problem]] = lambda _held, _loaded: (),
+        *,
+        what: str = "manifest",
     ) -> None:
         """`load` reads and parses everything, or raises InvalidConfiguration with all problems. `guard`: what speaks
-        against putting the second in the place of the first, which is in force."""
+        against putting the second in the place of the first, which is in force. `what` the log calls one file."""
+        self._what = what
         self._path = path
         self._load = load
         self._apply = apply
@@ -87,7 +90,10 @@ class FilesWatch(Generic[T]):
         except (HboneError, OSError) as error:
             self._note((Problem(what=str(error), fix="put the files back", file=str(self._path)),))
         else:
-            log.info("manifests are right again" if was_wrong else "manifests read", extra={"path": str(self._path)})
+            log.info(
+                f"{self._what}s are right again" if was_wrong else f"{self._what}s read",
+                extra={"path": str(self._path)},
+            )
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -127,5 +133,5 @@ class FilesWatch(Generic[T]):
     def _note(self, problems: tuple[Problem, ...]) -> None:
         if problems != self._problems:
             for problem in problems:
-                log.error("manifest not taken, the former state stays", extra={"problem": str(problem)})
+                log.error("%s not taken, the former state stays", self._what, extra={"problem": str(problem)})
         self._problems = problems

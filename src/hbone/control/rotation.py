@@ -57,7 +57,8 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationParts:
-    """What a rotation works on. `subscribers`: who is connected; `revision` of the newest bundle."""
+    """What a rotation works on. `subscribers`: who is connected; `revision` of the newest bundle. `announce_s`: how
+    long a new root is in the bundle before it signs, for other trust domains that fetch it; 0 if they cannot."""
 
     store: StateStore
     authorities: Authorities
@@ -65,6 +66,7 @@ class RotationParts:
     clock: Clock
     subscribers: Callable[[], tuple[SubscriberView, ...]]
     revision: Callable[[], int]
+    announce_s: float = 0.0
 
 
 class Connected(Protocol):
@@ -261,7 +263,12 @@ class Rotation:
             since = next(one.since for one in generations.in_state(State.PUBLISHED))
             numbers = list(generations.by_number)
             unaware = await store.read(lambda database: records.in_use(database, numbers, now, issued_before=since))
-            return Surroundings(laggards=tuple(laggards), unaware=unaware.count, until=unaware.until)
+            return Surroundings(
+                laggards=tuple(laggards),
+                unaware=unaware.count,
+                until=unaware.until,
+                unannounced_s=max(0.0, since + self._parts.announce_s - now),
+            )
         leaving = _leaving(generations)
         old = await store.read(lambda database: records.in_use(database, leaving, now))
         return Surroundings(laggards=tuple(laggards), old_leaves=old.count, until=old.until)
@@ -314,7 +321,7 @@ class Rotation:
         return row is not None and row[0] == "yes"
 
 
-def rotation_of(ca: CaPlane, server: Connected, mesh: Mesh) -> Rotation:
+def rotation_of(ca: CaPlane, server: Connected, mesh: Mesh, *, announce_s: float = 0.0) -> Rotation:
     """The rotation of an open CA, among those who are connected to a server."""
     return Rotation(
         RotationParts(
@@ -324,6 +331,7 @@ def rotation_of(ca: CaPlane, server: Connected, mesh: Mesh) -> Rotation:
             clock=ca.place.clock,
             subscribers=server.subscribers,
             revision=lambda: mesh.catalogues[TRUST_BUNDLE_TYPE].revision,
+            announce_s=announce_s,
         )
     )
 

@@ -89,7 +89,16 @@ CREATE TABLE join_tokens (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS: Final = (_TABLES, _JOIN_TOKENS)
+_FEDERATED_BUNDLES: Final = """
+CREATE TABLE federated_bundles (
+    trust_domain TEXT PRIMARY KEY,
+    document TEXT NOT NULL,
+    taken_at REAL NOT NULL,
+    file_sha256 TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS: Final = (_TABLES, _JOIN_TOKENS, _FEDERATED_BUNDLES)
 """Number n leads from version n to n + 1. Released ones are never edited: what changes is one more."""
 
 VERSION: Final = len(_MIGRATIONS)

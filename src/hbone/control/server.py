@@ -83,7 +83,7 @@ class ControlServer:
     def listen(self, sock: socket.socket, contexts: Contexts | None) -> TlsListener:
         """Also serve on a bound and listening TCP socket, which is ours from now on: TLS, or plaintext without
         `contexts`."""
-        listener = TlsListener(self._remote_rpc, contexts)
+        listener = TlsListener.of_rpc(self._remote_rpc, contexts)
         listener.start(sock)
         self._remote.append(listener)
         return listener

@@ -6,11 +6,13 @@ none, through a file of mode 0600 that lives for as long.
 """
 
 import contextlib
+import logging
 import os
 import ssl
 import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -21,11 +23,14 @@ from hbone.addr import IpAddress
 from hbone.ca.authority import CertificateAuthority
 from hbone.ca.profile import authority_key_of, dated, digest_for, new_serial
 from hbone.control.nodes import control_identity
+from hbone.errors import UsageError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import PrivateKey, PublicKey, is_self_signed
 from hbone.net.clock import new_key
 from hbone.times import Clock, Rng, WallTime
+
+log = logging.getLogger("hbone.control")
 
 TTL_S: Final = 86_400.0
 
@@ -139,16 +144,81 @@ class ServingContexts:
         # the root goes along, which costs half a kilobyte: a machine with a join token knows it by its hash alone
         chain = dict.fromkeys([leaf, *authority.chain, anchor_of(authority)])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        load_chain(context, b"".join(one.public_bytes(Encoding.PEM) for one in chain), key)
+        self._set_up(context, bundle.pem(authority.trust_domain))
+        return context
+
+    def _set_up(self, context: ssl.SSLContext, roots_pem: bytes) -> None:
+        """What clients must speak, and whether they show who they are."""
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.set_alpn_protocols(["h2"])
         context.num_tickets = 0  # a resumed session would carry a client's certificate past its revocation
-        load_chain(context, b"".join(one.public_bytes(Encoding.PEM) for one in chain), key)
         context.verify_mode = ssl.CERT_OPTIONAL
         context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
-        roots = bundle.pem(authority.trust_domain)
-        if roots:
-            context.load_verify_locations(cadata=roots.decode())
+        if roots_pem:
+            context.load_verify_locations(cadata=roots_pem.decode())
+
+
+class AnonymousContexts(ServingContexts):
+    """The same certificate for clients who are not asked for theirs, and speak HTTP/1.1: a bundle endpoint's must not
+    be (SPIFFE Federation §5.2.1)."""
+
+    def _set_up(self, context: ssl.SSLContext, roots_pem: bytes) -> None:
+        del roots_pem
+        set_up_for_the_web(context)
+
+
+class FileContexts:
+    """A certificate and key in PEM files, read again when either changes; a pair that does not fit changes nothing."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises UsageError."""
+        self._paths = (certificate, key)
+        self._seen = self._stamps()
+        self._context = self._load()
+
+    def current(self) -> ssl.SSLContext:
+        """For the next connection."""
+        seen = self._stamps()
+        if seen != self._seen:
+            try:
+                self._context = self._load()
+            except UsageError as error:
+                log.error("certificate not taken, the former one stays", extra={"error": str(error)})
+            self._seen = seen
+        return self._context
+
+    def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_stamp(path) for path in self._paths)
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        set_up_for_the_web(context)
+        certificate, key = self._paths
+        try:
+            context.load_cert_chain(certificate, key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(
+                f"{certificate} and {key} cannot be served with",
+                why=error.strerror or str(error)[:200],
+                fix="give a PEM certificate with its chain, and its unencrypted PEM key",
+            ) from error
         return context
+
+
+def set_up_for_the_web(context: ssl.SSLContext) -> None:
+    """HTTP/1.1 for anybody."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.verify_mode = ssl.CERT_NONE
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def load_chain(context: ssl.SSLContext, chain_pem: bytes, key: PrivateKey) -> None:

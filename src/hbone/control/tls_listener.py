@@ -10,16 +10,17 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, cast
-
-from cryptography import x509
+from typing import Any, Final, Self, cast
 
 from hbone.addr import SocketAddress
+from hbone.control.presented import presented_chain
 from hbone.control.rpc import Peer, RemotePeer, RpcServer
 from hbone.errors import HboneError
+from hbone.net.clock import SystemClock
 from hbone.net.listener import Listener
 from hbone.net.sockets import KeepAlive
 from hbone.net.tasks import Tasks
+from hbone.telemetry.log import Occasional
 
 log = logging.getLogger("hbone.control")
 
@@ -30,29 +31,45 @@ MAX_CONNECTIONS: Final = 20_000  # 10,000 nodes, each with a stream for the mesh
 # a node whose machine lost power leaves a connection that nobody ends; its leases end with it
 _KEEP_ALIVE: Final = KeepAlive(idle_s=30, interval_s=10, probes=3)
 
-_ENCODING_DER: Final = 2  # of the private class that Python has for certificates before 3.13
-
 Contexts = Callable[[], ssl.SSLContext]
+Connection = Callable[[], asyncio.BaseProtocol]
+"""What serves one connection that was accepted."""
 
 
 class TlsListener:
-    """One TCP listener of a control plane. `contexts` None: plaintext, for loopback only."""
+    """One TCP listener of a control plane. `contexts` None: plaintext, for loopback only. `name` is for the log."""
 
-    def __init__(self, rpc: RpcServer, contexts: Contexts | None, *, handshake_s: float = HANDSHAKE_S) -> None:
-        self._rpc = rpc
+    def __init__(
+        self,
+        connection: Connection,
+        contexts: Contexts | None,
+        *,
+        name: str = "control",
+        handshake_s: float = HANDSHAKE_S,
+        by_peers: Occasional | None = None,
+    ) -> None:
+        self._connection = connection
         self._contexts = contexts
+        self._name = name
+        self._by_peers = by_peers or Occasional(log, SystemClock())
         self._handshake_s = handshake_s
-        self._handshakes = Tasks("control handshakes")
+        self._handshakes = Tasks(f"{name} handshakes")
         self._listener: Listener | None = None
+
+    @classmethod
+    def of_rpc(cls, rpc: RpcServer, contexts: Contexts | None) -> Self:
+        """gRPC for other machines."""
+        peer_of = _plain_peer if contexts is None else _tls_peer
+        return cls(lambda: rpc.connection(peer_of), contexts, by_peers=rpc.by_peers)
 
     def start(self, sock: socket.socket) -> None:
         """Accept on a bound and listening socket, which is ours from now on."""
         self._listener = Listener(
-            asyncio.get_running_loop(), sock, self._accepted, name="control", keep_alive=_KEEP_ALIVE
+            asyncio.get_running_loop(), sock, self._accepted, name=self._name, keep_alive=_KEEP_ALIVE
         )
         self._listener.start()
         what = "control plane listens" if self._contexts is not None else "control plane listens in plaintext"
-        log.info(what, extra={"address": str(self._listener.address)})
+        log.info(what, extra={"listener": self._name, "address": str(self._listener.address)})
 
     @property
     def address(self) -> SocketAddress | str:
@@ -76,19 +93,20 @@ class TlsListener:
         loop = asyncio.get_running_loop()
         try:
             if self._contexts is None:
-                await loop.connect_accepted_socket(lambda: self._rpc.connection(_plain_peer), sock)
+                await loop.connect_accepted_socket(self._connection, sock)
                 return
             await loop.connect_accepted_socket(
-                lambda: self._rpc.connection(_tls_peer),
+                self._connection,
                 sock,
                 ssl=self._contexts(),
                 ssl_handshake_timeout=self._handshake_s,
             )
         except (OSError, ConnectionError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            self._rpc.by_peers.info("control handshake failed", error=str(error)[:200] or type(error).__name__)
+            what = str(error)[:200] or type(error).__name__
+            self._by_peers.info("control handshake failed", listener=self._name, error=what)
             sock.close()
         except HboneError as error:
-            self._rpc.by_peers.warning("control connection refused", error=str(error))
+            self._by_peers.warning("control connection refused", error=str(error))
             sock.close()
 
 
@@ -100,21 +118,7 @@ def _tls_peer(transport: asyncio.BaseTransport) -> Peer:
     found: Any = transport.get_extra_info("ssl_object")
     if found.selected_alpn_protocol() != "h2":
         raise ConnectionError("the client did not offer the ALPN protocol h2")
-    return RemotePeer(address=_address(transport), chain=_presented(found))
-
-
-def _presented(found: Any) -> tuple[x509.Certificate, ...]:
-    """The chain that a peer showed. A method of its own came with Python 3.13; before, only the inner object has it."""
-    if hasattr(found, "get_unverified_chain"):
-        ders = [bytes(der) for der in found.get_unverified_chain() or ()]
-    else:
-        inner: Any = found._sslobj
-        shown = [one for one in inner.get_unverified_chain() or () if one is not None]  # [None] for no certificate
-        ders = [bytes(one.public_bytes(_ENCODING_DER)) for one in shown]
-    try:
-        return tuple(x509.load_der_x509_certificate(der) for der in ders)
-    except ValueError as error:
-        raise ConnectionError("a certificate that cannot be read") from error
+    return RemotePeer(address=_address(transport), chain=presented_chain(found))
 
 
 def _address(transport: asyncio.BaseTransport) -> SocketAddress:

@@ -3,14 +3,18 @@
 Whenever authorities or revocations change, `publish` signs the lists anew and hands the whole to subscribers. It is
 pushed to every node at once and stays small: roots, one list for each CA with what has not ended, and the keys and
 identities that were revoked.
+
+Beside it stands what is known of other trust domains (`hbone.control.federation`): their roots, kept apart from ours.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from hbone.ca.crl import RevokedSerial, may_sign, sign_crl
 from hbone.ca.generations import TRUSTED, Generation, Generations, State
@@ -20,6 +24,7 @@ from hbone.control.revoker import Revoker
 from hbone.control.store import StateStore
 from hbone.control.trust_resource import DomainTrust
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.jwk import Jwk
 from hbone.identity.revocation import Revocations
 from hbone.identity.svid import PrivateKey
 from hbone.times import Clock, WallTime
@@ -35,6 +40,7 @@ class TrustSources:
     authorities: Authorities
     revoker: Revoker
     clock: Clock
+    jwt_keys: tuple[Jwk, ...] = ()
 
 
 class Trust:
@@ -45,6 +51,7 @@ class Trust:
         self._publishing = asyncio.Lock()
         self._listeners: dict[object, OnTrust] = {}
         self.current: DomainTrust
+        self._foreign: tuple[DomainTrust, ...] = ()
         self._made_of: Generations | None = None
 
     @classmethod
@@ -55,8 +62,25 @@ class Trust:
 
     @property
     def bundle(self) -> TrustBundle:
-        """What to judge peers by now."""
+        """What to judge peers of this mesh by now."""
         return self.current.bundle
+
+    @property
+    def known(self) -> tuple[DomainTrust, ...]:
+        """This mesh, then every other trust domain that it federates with."""
+        return (self.current, *self._foreign)
+
+    @property
+    def everybody(self) -> TrustBundle:
+        """What to judge peers of any of them by."""
+        return TrustBundle.union(one.bundle for one in self.known)
+
+    def federate(self, foreign: Iterable[DomainTrust]) -> None:
+        """These are the other trust domains from now on; everybody is told."""
+        found = tuple(foreign)
+        if found != self._foreign:
+            self._foreign = found
+            self._tell()
 
     @property
     def is_newest(self) -> bool:
@@ -75,19 +99,20 @@ class Trust:
             sources, now = self._sources, self._sources.clock.wall()
             generations = sources.authorities.now
             numbers = [one.number for one in generations.in_state(*TRUSTED)]
-            sequence, revoked = await sources.store.write(lambda database: _next(database, numbers, now))
-            self.current = await asyncio.to_thread(self._make, generations, revoked, (sequence, now))
+            content = _digest(generations.roots, sources.jwt_keys)
+            stamp, revoked = await sources.store.write(lambda database: _next(database, numbers, content, now))
+            self.current = await asyncio.to_thread(self._make, generations, revoked, stamp)
             self._made_of = generations
-            for call in tuple(self._listeners.values()):
-                call(self.current)
+            self._tell()
             return self.current
 
-    def _make(
-        self, generations: Generations, revoked: dict[int, list[RevokedSerial]], stamp: tuple[int, WallTime]
-    ) -> DomainTrust:
-        sequence, now = stamp
+    def _tell(self) -> None:
+        for call in tuple(self._listeners.values()):
+            call(self.current)
+
+    def _make(self, generations: Generations, revoked: dict[int, list[RevokedSerial]], stamp: "_Stamp") -> DomainTrust:
         crls = [
-            sign_crl(issuer, entries, number=sequence, now=now)
+            sign_crl(issuer, entries, number=stamp.sequence, now=stamp.at)
             for issuer, entries in _lists(generations, revoked).items()
             if may_sign(issuer[0])
         ]
@@ -99,7 +124,9 @@ class Trust:
             crls=tuple(crls),
             revocations=Revocations.from_crls(crls, revoker.keys, revoker.identities),
             renew=frozenset(_leaving(generations)),
-            sequence=sequence,
+            sequence=stamp.sequence,
+            jwt_keys=self._sources.jwt_keys,
+            document_sequence=stamp.document_sequence,
         )
 
 
@@ -137,13 +164,26 @@ def _key_identifier(one: Generation) -> bytes:
         return x509.SubjectKeyIdentifier.from_public_key(one.authority.key.public_key()).digest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stamp:
+    """When a state was made, and its numbers."""
+
+    at: WallTime
+    sequence: int
+    document_sequence: int
+
+
 def _next(
-    database: sqlite3.Connection, numbers: list[int], now: WallTime
-) -> tuple[int, dict[int, list[RevokedSerial]]]:
-    """The next sequence number, and what is on the list of each authority."""
-    row = database.execute("SELECT value FROM meta WHERE name = 'bundle_sequence'").fetchone()
-    sequence = 1 + (int(row[0]) if row else 0)
-    database.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('bundle_sequence', ?)", (str(sequence),))
+    database: sqlite3.Connection, numbers: list[int], content: str, now: WallTime
+) -> tuple[_Stamp, dict[int, list[RevokedSerial]]]:
+    """The next numbers, and what is on the list of each authority. `content`: a digest of the bundle document's."""
+    sequence = 1 + int(_meta(database, "bundle_sequence") or 0)
+    _remember(database, "bundle_sequence", str(sequence))
+    document_sequence = int(_meta(database, "document_sequence") or 0)
+    if _meta(database, "document_content") != content:
+        document_sequence += 1
+        _remember(database, "document_sequence", str(document_sequence))
+        _remember(database, "document_content", content)
     revoked = {
         number: [
             RevokedSerial(serial=serial, at=at, reason=reason)
@@ -151,4 +191,21 @@ def _next(
         ]
         for number in numbers
     }
-    return sequence, revoked
+    return _Stamp(at=now, sequence=sequence, document_sequence=document_sequence), revoked
+
+
+def _meta(database: sqlite3.Connection, name: str) -> str | None:
+    row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _remember(database: sqlite3.Connection, name: str, value: str) -> None:
+    database.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
+
+
+def _digest(roots: Iterable[x509.Certificate], jwt_keys: Iterable[Jwk]) -> str:
+    """Of what a bundle document says, in whatever order."""
+    names = sorted(
+        [*(root.fingerprint(hashes.SHA256()).hex() for root in roots), *(f"jwt {one.kid}" for one in jwt_keys)]
+    )
+    return sha256("\n".join(names).encode()).hexdigest()

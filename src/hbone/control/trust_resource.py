@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 
 from hbone.discovery.resources import InvalidResource
-from hbone.identity.bundle import InvalidBundle, TrustBundle
+from hbone.identity.bundle import BundleDocument, InvalidBundle, TrustBundle
+from hbone.identity.jwk import Jwk
 from hbone.identity.revocation import KeyHash, Revocations, RevokedIdentity
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain, parse_trust_domain
 from hbone.identity.svid import is_issued_by
@@ -24,7 +25,8 @@ class DomainTrust:
     """One trust domain: its roots and revocations, the lists as they were signed, and CAs that are on their way out.
 
     `issuers` signed the lists, or lie below the roots. `renew`: subject key identifiers of authorities whose
-    certificates are to be renewed soon.
+    certificates are to be renewed soon. What only the control plane needs, and no node is told: `jwt_keys`, and the
+    number of the domain's bundle document, which grows with each change of roots and keys alone.
     """
 
     domain: TrustDomain
@@ -34,10 +36,21 @@ class DomainTrust:
     revocations: Revocations
     renew: frozenset[bytes] = frozenset()
     sequence: int = 0
+    jwt_keys: tuple[Jwk, ...] = ()
+    document_sequence: int | None = None
 
     @property
     def bundle(self) -> TrustBundle:
         return TrustBundle(roots={self.domain: self.roots}, revocations=self.revocations)
+
+    def document(self, refresh_hint_s: int) -> BundleDocument:
+        """As other trust domains take it."""
+        return BundleDocument(
+            roots=self.roots,
+            jwt_keys=self.jwt_keys,
+            sequence=self.document_sequence,
+            refresh_hint_s=refresh_hint_s,
+        )
 
     def message(self) -> Message:
         message = Message(

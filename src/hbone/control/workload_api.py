@@ -6,7 +6,7 @@ PERMISSION_DENIED, which clients take as "not yet" and ask again.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -18,7 +18,9 @@ from hbone.control.attest_process import Attested, Process
 from hbone.control.jwt_svid import InvalidJwtSvid, JwtKeys, validate
 from hbone.control.local_workloads import LocalWorkloads
 from hbone.control.rpc import Refusal, answer, receive
-from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+from hbone.identity.bundle import JWT_USE
+from hbone.identity.jwk import Jwk, key_set
+from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.proto.workloadapi_grpc import SpiffeWorkloadAPIBase
 from hbone.proto.workloadapi_pb2 import (
     JWTSVID,
@@ -87,11 +89,9 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
 
     async def ValidateJWTSVID(self, stream: Stream[ValidateJWTSVIDRequest, ValidateJWTSVIDResponse]) -> None:
         request = await self._request(stream, ValidateJWTSVIDRequest)
-        keys = self._jwt_keys()
+        known = self._known_jwt_keys()
         try:
-            spiffe_id, claims = validate(
-                request.svid, request.audience, {keys.trust_domain: keys.known}, now=self._workloads.clock.wall()
-            )
+            spiffe_id, claims = validate(request.svid, request.audience, known, now=self._workloads.clock.wall())
         except InvalidJwtSvid as error:
             raise Refusal(Status.INVALID_ARGUMENT, error.what, why=error.why, fix=error.fix) from error
         response = ValidateJWTSVIDResponse(spiffe_id=str(spiffe_id))
@@ -105,7 +105,7 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
         response = X509SVIDResponse(
             crl=[crl.public_bytes(Encoding.DER) for crl in trust.crls],
             federated_bundles={
-                f"spiffe://{domain}": _der(roots) for domain, roots in trust.bundle.roots.items() if domain != own
+                f"{SCHEME}{domain}": _der(roots) for domain, roots in trust.bundle.roots.items() if domain != own
             },
         )
         for one in self._attested():
@@ -126,13 +126,17 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
         trust = self._workloads.trust()
         return X509BundlesResponse(
             crl=[crl.public_bytes(Encoding.DER) for crl in trust.crls],
-            bundles={f"spiffe://{domain}": _der(roots) for domain, roots in trust.bundle.roots.items()},
+            bundles={f"{SCHEME}{domain}": _der(roots) for domain, roots in trust.bundle.roots.items()},
         )
 
     async def _jwt_bundles(self) -> Message:
         self._attested()
-        keys = self._jwt_keys()
-        return JWTBundlesResponse(bundles={f"spiffe://{keys.trust_domain}": json.dumps(keys.bundle()).encode()})
+        return JWTBundlesResponse(
+            bundles={
+                f"{SCHEME}{domain}": json.dumps(key_set(((one.kid, one.key) for one in keys), use=JWT_USE)).encode()
+                for domain, keys in self._known_jwt_keys().items()
+            }
+        )
 
     async def _keep_telling(self, stream: Stream[Any, Any], state: _Stated) -> None:
         """Now, and whenever it is another one, until the caller goes."""
@@ -177,6 +181,12 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
         if not own:
             raise Refusal(Status.PERMISSION_DENIED, "no identity issued", why=f"{self._process} is not {named}")
         return own
+
+    def _known_jwt_keys(self) -> Mapping[TrustDomain, Sequence[Jwk]]:
+        """Of every trust domain that has some."""
+        own = self._jwt_keys()
+        known = {domain: keys for domain, keys in self._workloads.trust().jwt_keys.items() if keys}
+        return {**known, own.trust_domain: own.known}
 
     def _jwt_keys(self) -> JwtKeys:
         keys: Callable[[], JwtKeys] | None = self._workloads.jwt

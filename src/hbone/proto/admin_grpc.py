@@ -40,6 +40,10 @@ class AdminBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def GetBundleDocument(self, stream: 'grpclib.server.Stream[hbone.proto.admin_pb2.GetBundleDocumentRequest, hbone.proto.admin_pb2.GetBundleDocumentResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def ListCertificates(self, stream: 'grpclib.server.Stream[hbone.proto.admin_pb2.ListCertificatesRequest, hbone.proto.admin_pb2.ListCertificatesResponse]') -> None:
         pass
 
@@ -92,6 +96,12 @@ class AdminBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 hbone.proto.admin_pb2.GetBundleRequest,
                 hbone.proto.trust_pb2.TrustBundle,
+            ),
+            '/hbone.control.v1.Admin/GetBundleDocument': grpclib.const.Handler(
+                self.GetBundleDocument,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                hbone.proto.admin_pb2.GetBundleDocumentRequest,
+                hbone.proto.admin_pb2.GetBundleDocumentResponse,
             ),
             '/hbone.control.v1.Admin/ListCertificates': grpclib.const.Handler(
                 self.ListCertificates,
@@ -158,6 +168,12 @@ class AdminStub:
             '/hbone.control.v1.Admin/GetBundle',
             hbone.proto.admin_pb2.GetBundleRequest,
             hbone.proto.trust_pb2.TrustBundle,
+        )
+        self.GetBundleDocument = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/hbone.control.v1.Admin/GetBundleDocument',
+            hbone.proto.admin_pb2.GetBundleDocumentRequest,
+            hbone.proto.admin_pb2.GetBundleDocumentResponse,
         )
         self.ListCertificates = grpclib.client.UnaryStreamMethod(
             channel,

@@ -13,7 +13,7 @@ class CaStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class CaStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "authorities", "rotation", "nodes", "certificates_in_use", "revoked_serials", "revoked_keys", "revoked_identities", "bundle_sequence", "warnings")
+    __slots__ = ("trust_domain", "authorities", "rotation", "nodes", "certificates_in_use", "revoked_serials", "revoked_keys", "revoked_identities", "bundle_sequence", "warnings", "federated")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
     ROTATION_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class CaStatusResponse(_message.Message):
     REVOKED_IDENTITIES_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    FEDERATED_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     authorities: _containers.RepeatedCompositeFieldContainer[Authority]
     rotation: Rotation
@@ -34,7 +35,30 @@ class CaStatusResponse(_message.Message):
     revoked_identities: int
     bundle_sequence: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, trust_domain: _Optional[str] = ..., authorities: _Optional[_Iterable[_Union[Authority, _Mapping]]] = ..., rotation: _Optional[_Union[Rotation, _Mapping]] = ..., nodes: _Optional[_Iterable[_Union[NodeTrust, _Mapping]]] = ..., certificates_in_use: _Optional[int] = ..., revoked_serials: _Optional[int] = ..., revoked_keys: _Optional[int] = ..., revoked_identities: _Optional[int] = ..., bundle_sequence: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    federated: _containers.RepeatedCompositeFieldContainer[FederatedDomain]
+    def __init__(self, trust_domain: _Optional[str] = ..., authorities: _Optional[_Iterable[_Union[Authority, _Mapping]]] = ..., rotation: _Optional[_Union[Rotation, _Mapping]] = ..., nodes: _Optional[_Iterable[_Union[NodeTrust, _Mapping]]] = ..., certificates_in_use: _Optional[int] = ..., revoked_serials: _Optional[int] = ..., revoked_keys: _Optional[int] = ..., revoked_identities: _Optional[int] = ..., bundle_sequence: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., federated: _Optional[_Iterable[_Union[FederatedDomain, _Mapping]]] = ...) -> None: ...
+
+class FederatedDomain(_message.Message):
+    __slots__ = ("trust_domain", "source", "sequence", "roots", "jwt_keys", "taken_at", "looked_at", "next_look_s", "error")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ROOTS_FIELD_NUMBER: _ClassVar[int]
+    JWT_KEYS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_AT_FIELD_NUMBER: _ClassVar[int]
+    LOOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_LOOK_S_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    source: str
+    sequence: int
+    roots: int
+    jwt_keys: int
+    taken_at: float
+    looked_at: float
+    next_look_s: float
+    error: str
+    def __init__(self, trust_domain: _Optional[str] = ..., source: _Optional[str] = ..., sequence: _Optional[int] = ..., roots: _Optional[int] = ..., jwt_keys: _Optional[int] = ..., taken_at: _Optional[float] = ..., looked_at: _Optional[float] = ..., next_look_s: _Optional[float] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Authority(_message.Message):
     __slots__ = ("number", "state", "since", "signer", "not_after", "root", "root_sha256", "root_not_after", "certificates_in_use", "has_root_key")
@@ -120,6 +144,18 @@ class ImportCaRequest(_message.Message):
 class GetBundleRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class GetBundleDocumentRequest(_message.Message):
+    __slots__ = ("trust_domain",)
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    def __init__(self, trust_domain: _Optional[str] = ...) -> None: ...
+
+class GetBundleDocumentResponse(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class ListCertificatesRequest(_message.Message):
     __slots__ = ("spiffe_id", "revoked_only", "include_ended", "limit")

@@ -148,6 +148,11 @@ WAITING = [
     (Phase.PUBLISHED, Surroundings(), ()),
     (Phase.PUBLISHED, Surroundings(laggards=("node a",)), ("node a has not acknowledged the new root",)),
     (Phase.PUBLISHED, Surroundings(old_leaves=9), ()),
+    (
+        Phase.PUBLISHED,
+        Surroundings(unannounced_s=899.6),
+        ("other trust domains have not had the time to see it (900 s more)",),
+    ),
     (Phase.ACTIVATED, Surroundings(), ()),
     (Phase.ACTIVATED, Surroundings(old_leaves=2), ("2 certificates of the old root still in use",)),
     (Phase.ACTIVATED, Surroundings(laggards=("b",)), ("b has not acknowledged the change",)),

@@ -59,3 +59,50 @@ def test_what_contradicts_something_else_is_a_problem(settings: dict[str, object
 )
 def test_no_certificate_may_outlive_its_issuer(settings: dict[str, object], expected: list[str]) -> None:
     assert [problem.field for problem in check_control(ControlSettings.model_validate(settings))] == expected
+
+
+def control_problems(settings: dict[str, object]) -> list[tuple[str, str]]:
+    found = check_control(ControlSettings.model_validate(settings))
+    return [(problem.field, problem.what) for problem in found]
+
+
+WEB = {"trust_domain": "y.test", "url": "https://y.test/", "profile": "https_web"}
+SPIFFE = {"trust_domain": "y.test", "url": "https://y.test/", "bundle": "y.json"}
+
+
+@pytest.mark.parametrize(
+    ("federation", "expected"),
+    [
+        ([], []),
+        ([WEB], []),
+        ([SPIFFE], []),
+        ([{"trust_domain": "y.test", "bundle": "y.json"}], []),
+        ([{**SPIFFE, "bundle": None, "endpoint_spiffe_id": "spiffe://z.test/bundles"}], []),
+        ([{**SPIFFE, "bundle": None}], [("federation[0].bundle", "nothing vouches for the first fetch")]),
+        ([{"trust_domain": "y.test"}], [("federation[0]", "nothing says where its bundle is")]),
+        ([WEB, WEB], [("federation[1].trust_domain", "y.test is given twice, first in federation[0]")]),
+        ([{**WEB, "trust_domain": "cluster.local"}], [("federation[0].trust_domain", "this is our own trust domain")]),
+        ([{**SPIFFE, "roots": "r"}], [("federation[0].roots", "https_spiffe goes by the domain's own bundle")]),
+        (
+            [{**WEB, "endpoint_spiffe_id": "spiffe://y.test/a"}],
+            [("federation[0].endpoint_spiffe_id", "https_web goes by the host name")],
+        ),
+    ],
+)
+def test_a_federated_domain_needs_a_bundle_and_what_vouches_for_it(
+    federation: list[dict[str, object]], expected: list[tuple[str, str]]
+) -> None:
+    assert control_problems({"federation": federation}) == expected
+
+
+def test_a_bundle_endpoint_of_the_web_needs_its_certificate_and_no_other_has_one() -> None:
+    web: dict[str, object] = {"profile": "https_web", "certificate": "c.pem", "certificate_key": "k.pem"}
+    assert control_problems({"bundle_endpoint": web}) == []
+    assert control_problems({"bundle_endpoint": {"profile": "https_web"}}) == [
+        ("bundle_endpoint.certificate", "https_web needs it"),
+        ("bundle_endpoint.certificate_key", "https_web needs it"),
+    ]
+    assert control_problems({"bundle_endpoint": {**web, "profile": "https_spiffe"}}) == [
+        ("bundle_endpoint.certificate", "without effect"),
+        ("bundle_endpoint.certificate_key", "without effect"),
+    ]

@@ -24,10 +24,8 @@ def bundle() -> None:
 @click.option(
     "--trust-domain",
     "domain",
-    default="cluster.local",
-    show_default=True,
     type=TRUST_DOMAIN,
-    help="Trust domain of the CA.",
+    help="With --ca: its trust domain [default: cluster.local]; else whose bundle, one that `hbone up` federates with.",
 )
 @click.option("--state-dir", type=PATH, help="State directory of `hbone up`.")
 @click.option(
@@ -38,15 +36,33 @@ def bundle() -> None:
     show_default=True,
     help="How to print; pem is what others need to trust this CA, spiffe is a SPIFFE bundle document.",
 )
-def show(ca: Path | None, domain: "TrustDomain", state_dir: Path | None, output: str) -> None:
-    """The roots of a CA: what others need to trust its certificates. No key is read or shown.
+def show(ca: Path | None, domain: "TrustDomain | None", state_dir: Path | None, output: str) -> None:
+    """The roots of a CA: what others need to trust its certificates. No private key is read or shown.
 
     \b
     hbone bundle show -o pem > roots.pem
+    hbone bundle show -o spiffe > bundle.json
     """
     from hbone.cli.certificates import roots_of_ca
+    from hbone.identity.spiffe import TrustDomain
 
-    _print(roots_of_ca(ca if ca is not None else bundle_source(state_dir)), domain, output)
+    if ca is None and (domain is not None or output == "spiffe"):
+        _show_document(domain, state_dir, output)
+        return
+    roots = roots_of_ca(ca if ca is not None else bundle_source(state_dir))
+    _print(roots, domain or TrustDomain("cluster.local"), output)
+
+
+def _show_document(domain: "TrustDomain | None", state_dir: Path | None, output: str) -> None:
+    """As the control plane here serves it to others, or took it from them."""
+    from hbone.cli.administration import operate
+    from hbone.identity.bundle import BundleDocument
+
+    text = operate(state_dir, lambda operations, _: operations.document(domain or ""))
+    if output == "spiffe" or domain is None:
+        click.echo(text, nl=False)
+    else:
+        _print(BundleDocument.from_json(text).roots, domain, output)
 
 
 def bundle_source(state_dir: Path | None) -> Path:

@@ -134,13 +134,12 @@ def export_bundle(output: str, state_dir: Path | None) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from hbone.identity.bundle import BundleDocument
-
+    if output == "spiffe":
+        click.echo(operate(state_dir, lambda operations, _: operations.document()), nl=False)
+        return
     found = operate(state_dir, lambda operations, _: operations.bundle())
     roots = tuple(x509.load_der_x509_certificate(der) for der in found.roots)
     match output:
-        case "spiffe":
-            text = BundleDocument(roots=roots, sequence=found.sequence, refresh_hint_s=300).to_json()
         case "crl":
             text = "".join(x509.load_der_x509_crl(der).public_bytes(Encoding.PEM).decode() for der in found.crls)
         case _:

@@ -14,8 +14,9 @@ import pytest
 
 from hbone.control.attest_unix import Grant
 from hbone.control.channel import ControlRefused, UnixEndpoint, calling
+from hbone.control.lease import ServiceWish, Wish
 from hbone.control.register import Registration
-from hbone.control.registry import LOOPBACK_POOL, ServiceWish, Wish
+from hbone.control.registry import LOOPBACK_POOL
 from hbone.control.subscribe import AddressSink, Subscription
 from hbone.discovery.model import MeshState, Protocol, Service, Workload
 from hbone.discovery.store import Change, Source, Store, Update

@@ -18,9 +18,9 @@ from hbone.ca.csr import new_request
 from hbone.control.ca_client import CaClient
 from hbone.control.channel import ControlRefused, Endpoint, calling, opened
 from hbone.control.credentials import Credentials
+from hbone.control.lease import Wish
 from hbone.control.nodes import node_identity
 from hbone.control.register import Registration
-from hbone.control.registry import Wish
 from hbone.control.serving import anchor_of
 from hbone.control.tls_endpoint import BearerToken, InvalidEndpoint, Roots, TlsEndpoint, parse_control_address
 from hbone.control.tokens import JoinToken, TokenWish

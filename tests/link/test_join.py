@@ -11,10 +11,10 @@ import pytest
 
 from hbone.control.channel import ControlRefused
 from hbone.control.join import CREDENTIALS, MEMBER, ROOTS, Member, enrol
+from hbone.control.lease import Wish
 from hbone.control.nodes import node_identity
 from hbone.control.pinning import WrongPin
 from hbone.control.register import Registration
-from hbone.control.registry import Wish
 from hbone.control.tokens import JoinToken, TokenWish
 from hbone.discovery.model import Workload
 from hbone.discovery.store import Source, Update

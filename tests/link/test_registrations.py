@@ -2,13 +2,15 @@
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 from hbone.control.caplane import DATABASE
+from hbone.control.lease import Holder, ServiceWish, Wish
 from hbone.control.publish import Mesh
 from hbone.control.register import Registration
 from hbone.control.registrations import Registrations
-from hbone.control.registry import Holder, Registry, ServiceWish, Wish
+from hbone.control.registry import Registry
 from hbone.control.store import StateStore
 from hbone.discovery.store import Change, Source, Update
 from hbone.net.clock import SystemClock, system_rng
@@ -53,6 +55,26 @@ async def test_what_was_acknowledged_is_on_disk(tmp_path: Path) -> None:
             ("Kubernetes/hbone/Registration/shop/cart",)
         ]
         database.close()
+
+
+async def test_a_restart_of_the_control_plane_keeps_the_members_of_a_group(tmp_path: Path) -> None:
+    (tmp_path / "mesh").mkdir()
+    (tmp_path / "mesh" / "vms.yaml").write_text(
+        "{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: vms, namespace: shop},"
+        " spec: {template: {serviceAccount: cart, weight: 7}}}"
+    )
+    member = replace(WISH, group="vms", services=())
+    async with CaMesh(tmp_path, manifests=tmp_path / "mesh", group_grace_s=0.3) as mesh:
+        async with Registration(mesh.endpoint, member, system_rng()) as registration:
+            granted = registration.granted
+            await mesh.restart()
+            (workload,) = mesh.control.mesh.store.workloads()
+            assert (workload.uid, workload.capacity, workload.addresses) == (granted.uid, 7, granted.addresses)
+            await mesh.until(lambda: registration.held)
+            assert registration.granted == granted
+        await mesh.until(lambda: names(mesh) == [])
+        await mesh.restart()
+        assert names(mesh) == [], "its end is on disk"
 
 
 class Desk:

@@ -18,8 +18,8 @@ from typing import Any
 from hbone.ca.csr import new_request
 from hbone.control.ca_client import IMPERSONATED
 from hbone.control.channel import UnixEndpoint, calling
+from hbone.control.lease import Wish
 from hbone.control.register import Registration
-from hbone.control.registry import Wish
 from hbone.discovery.xds import ADDRESS_TYPE
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.net.clock import new_key

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
@@ -33,6 +33,7 @@ from hbone.control.server import ControlPlane, ControlServer
 from hbone.control.statedir import intrusions, make_private
 from hbone.control.unixsocket import ControlSocket
 from hbone.discovery.manifests import Defaults
+from hbone.discovery.model import Workload
 from hbone.discovery.store import Source
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.identity.spiffe import TrustDomain
@@ -57,6 +58,8 @@ class Control:
         self._state = settings.state_dir or place.state
         self._tasks = Tasks("control")
         self._prepared = False
+        self._groups: Mapping[str, Workload] = {}
+        self._regroup: Callable[[Mapping[str, Workload]], None] = lambda _: None
         self.ca: CaPlane
         self.issuer: Issuer
         self.doors: Doors
@@ -114,6 +117,8 @@ class Control:
     def _replace(self, source: Source, loaded: Protected) -> None:
         self.mesh.set_policies(loaded.policies)
         self.mesh.replace_all(source, loaded.state)
+        self._groups = loaded.groups
+        self._regroup(loaded.groups)
 
     async def __aenter__(self) -> Self:
         if not self._prepared:
@@ -190,7 +195,9 @@ class Control:
         registry = Registry(
             self.mesh.store, place.trust_domain, network=settings.network, cluster_id=settings.cluster_id
         )
-        registrations = Registrations(ca.store, registry, self.mesh, place.clock)
+        registrations = Registrations(ca.store, registry, self.mesh, place.clock, group_grace_s=settings.group_grace_s)
+        registrations.regroup(self._groups)
+        self._regroup = registrations.regroup
         if await registrations.restore():
             self._tasks.start(registrations.run(), name="registrations")
         return ControlServer(

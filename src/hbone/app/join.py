@@ -23,8 +23,8 @@ from hbone.config.model import NodeSettings
 from hbone.control.backoff import reconnect_after
 from hbone.control.ca_client import CaClient
 from hbone.control.join import Member, enrol, same_mesh
+from hbone.control.lease import ServiceWish, Wish
 from hbone.control.register import Granted, Registration
-from hbone.control.registry import ServiceWish, Wish
 from hbone.control.renew import IdentityKeeper
 from hbone.control.tokens import JoinToken
 from hbone.discovery.model import HBONE_PORT
@@ -115,6 +115,7 @@ def _wish(spec: JoinSpec, member: Member) -> Wish:
         addresses=(spec.address,) if spec.address is not None else (),
         hbone_port=_inbound_port(spec.settings.settings),
         services=services,
+        group=member.membership.group,
     )
 
 

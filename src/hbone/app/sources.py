@@ -6,8 +6,8 @@ and a state that is wrong never replaces the last one that was right.
 
 import errno
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 from hbone.control.manifests_watch import FilesWatch
 from hbone.discovery.localfile import parse_local_file
 from hbone.discovery.manifests import Defaults
-from hbone.discovery.model import MeshState
+from hbone.discovery.model import MeshState, Workload
 from hbone.discovery.store import Source
 from hbone.discovery.subjects import parse_secured, subject_of
 from hbone.errors import InvalidConfiguration, Problem
@@ -36,14 +36,16 @@ _UNREADABLE: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protected:
-    """A mesh's state, each workload naming the policies that select it, and all its policies."""
+    """A mesh's state, each workload naming the policies that select it, what the members of each group are, and all
+    policies."""
 
     state: MeshState
+    groups: Mapping[str, Workload] = field(default_factory=dict[str, Workload])
     policies: tuple[Authorization, ...] = ()
 
     @property
     def count(self) -> int:
-        return len(self.state.workloads) + len(self.state.services) + len(self.policies)
+        return len(self.state.workloads) + len(self.state.services) + len(self.groups) + len(self.policies)
 
 
 Apply = Callable[[Source, Protected], object]
@@ -167,14 +169,19 @@ def load_manifests(directory: Path, defaults: Defaults, names: MeshNames) -> Pro
     """A directory of manifests, policies included; raises InvalidConfiguration with every problem."""
     secured = parse_secured(read_directory(directory), defaults)
     compiled = compile_policies(secured.policies, names)
-    state = secured.manifests.state
+    state, groups = secured.manifests.state, secured.manifests.groups
     if not compiled.authorizations:
-        return Protected(state=state)
+        return Protected(state=state, groups=groups)
     services = {service.key: service for service in state.services}
-    workloads = tuple(
-        replace(one, authorization_policies=compiled.keys_for(subject_of(one, services))) for one in state.workloads
+
+    def protected(one: Workload) -> Workload:
+        return replace(one, authorization_policies=compiled.keys_for(subject_of(one, services)))
+
+    return Protected(
+        state=replace(state, workloads=tuple(map(protected, state.workloads))),
+        groups={key: protected(member) for key, member in groups.items()},
+        policies=compiled.authorizations,
     )
-    return Protected(state=replace(state, workloads=workloads), policies=compiled.authorizations)
 
 
 def load_local_file(path: Path) -> Protected:

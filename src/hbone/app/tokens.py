@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hbone.app.place import Place
-from hbone.config.refs import AccountRef
+from hbone.config.refs import AccountRef, WorkloadRef
 from hbone.control.channel import UnixEndpoint, calling
 from hbone.errors import Unreachable, UsageError
 from hbone.proto.tokens_grpc import JoinTokensStub
@@ -21,11 +21,12 @@ _TIMEOUT_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A token for a workload's account, or for a node."""
+    """A token for a workload's account, for a member of a WorkloadGroup, or for a node."""
 
     account: AccountRef | None
     node: str
     ttl_s: float
+    group: WorkloadRef | None = None
     address: str = ""
 
 
@@ -39,6 +40,8 @@ class Desk:
         request = CreateTokenRequest(node=wanted.node, ttl_s=wanted.ttl_s, address=wanted.address)
         if wanted.account is not None:
             request.namespace, request.service_account = wanted.account.namespace, wanted.account.service_account
+        if wanted.group is not None:
+            request.namespace, request.group = wanted.group.namespace, wanted.group.name
         async with calling(self.endpoint) as channel:
             return await JoinTokensStub(channel).Create(request, timeout=_TIMEOUT_S)
         raise Unreachable(f"no answer from {self.endpoint}")

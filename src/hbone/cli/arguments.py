@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from hbone.addr import Authority, SocketAddress
     from hbone.config.listen import Listen
-    from hbone.config.refs import AccountRef
+    from hbone.config.refs import AccountRef, WorkloadRef
 
 
 PATH: Final = click.Path(path_type=Path, readable=False)  # who opens it knows best what is wrong with it
@@ -32,6 +32,25 @@ class AccountType(click.ParamType[Any]):
 
 
 ACCOUNT = AccountType()
+
+
+class GroupType(click.ParamType[Any]):
+    """NAMESPACE/NAME."""
+
+    name = "NS/NAME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> "WorkloadRef":
+        from hbone.config.refs import InvalidReference, WorkloadRef
+
+        if isinstance(value, WorkloadRef):
+            return value
+        try:
+            return WorkloadRef.parse(str(value))
+        except InvalidReference as error:
+            self.fail(str(error), param, ctx)
+
+
+GROUP = GroupType()
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,10 @@ class ControlSettings(Settings):
         None, "Unix socket of the SPIFFE Workload API and of SDS; by default workload.sock in the state directory, "
         "if `attest` has rules",
     )  # fmt: skip
+    group_grace_s: Duration = setting(
+        10.0,
+        "how long a member of a WorkloadGroup stays in the mesh, unhealthy, once its machine's connection is lost",
+    )
     svid_ttl_s: Duration = setting(86_400.0, "lifetime of certificates that ask for none", LIVE, ge=1)
     max_svid_ttl_s: Duration = setting(86_400.0 * 90, "longest lifetime that is granted", LIVE, ge=1)
     root_ttl_s: Duration = setting(86_400.0 * 3650, "lifetime of a root certificate made here", ge=60)

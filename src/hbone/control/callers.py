@@ -15,7 +15,7 @@ from grpclib.const import Status
 
 from hbone.control.attest_unix import UnixAccess
 from hbone.control.issue import Entitlement, Redeem
-from hbone.control.registry import Holder
+from hbone.control.lease import Holder
 from hbone.control.rpc import Peer, Refusal, UnixPeer
 from hbone.errors import PeerViolation
 from hbone.net.clock import SystemClock

@@ -38,10 +38,12 @@ _END_OF_KEY: Final = b"-----END PRIVATE KEY-----\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """Of which mesh, as what. `address` is HOST:PORT of the control plane."""
+    """Of which mesh, as what. `address` is HOST:PORT of the control plane; `group` the WorkloadGroup that the machine
+    registers as a member of, empty for none."""
 
     address: str
     identity: SpiffeId
+    group: str = ""
 
     @property
     def node(self) -> str:
@@ -132,7 +134,7 @@ class Member:
 
 async def enrol(token: JoinToken, directory: Path, clock: Clock, *, ttl_s: float) -> Member:
     """Use a token up; raises UsageError, Unreachable, WrongPin, ControlRefused."""
-    membership = Membership(address=token.address, identity=token.identity)
+    membership = Membership(address=token.address, identity=token.identity, group=token.group)
     host, port = membership.place
     await asyncio.to_thread(make_private, directory)
     root = await pinned_root(host, port, token.pin)
@@ -180,13 +182,18 @@ def _found(member: Member, credentials: Credentials) -> None:
     directory, svid = member.directory, credentials.svid
     write_whole(directory / CREDENTIALS, svid.key_pem() + svid.chain_pem(), 0o600)
     write_whole(directory / ROOTS, credentials.bundle.pem(svid.spiffe_id.trust_domain), 0o600)
-    document = {"address": member.membership.address, "identity": str(member.membership.identity)}
+    membership = member.membership
+    document = {"address": membership.address, "identity": str(membership.identity), "group": membership.group}
     write_whole(directory / MEMBER, json.dumps(document, indent=2).encode() + b"\n", 0o600)
 
 
 def _membership(content: bytes) -> Membership:
     document = cast("dict[str, Any]", json.loads(content))
-    return Membership(address=str(document["address"]), identity=SpiffeId.parse(str(document["identity"])))
+    return Membership(
+        address=str(document["address"]),
+        identity=SpiffeId.parse(str(document["identity"])),
+        group=str(document.get("group", "")),
+    )
 
 
 def _credentials(directory: Path, identity: SpiffeId) -> Credentials:

@@ -16,7 +16,7 @@ from grpclib.client import Stream
 from hbone.addr import IpAddress, parse_ip
 from hbone.control.backoff import reconnect_after
 from hbone.control.channel import Endpoint, calling, opened
-from hbone.control.registry import Wish
+from hbone.control.lease import Wish
 from hbone.errors import HboneError, Unreachable
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.tasks import Tasks
@@ -129,6 +129,7 @@ def _request(wish: Wish) -> RegisterRequest:
         addresses=[str(ip) for ip in wish.addresses],
         hbone_port=wish.hbone_port,
         node=wish.node,
+        group=wish.group,
     )
     for service in wish.services:
         message = request.services.add(hostname=service.hostname)

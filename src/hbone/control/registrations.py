@@ -2,38 +2,47 @@
 
 A lease is on disk before it is acknowledged, and gone from there when its stream ends. After a restart those on disk
 are in force again, without a stream: their programs come back within seconds and claim them, under the same name and
-addresses. What nobody has claimed by then ends.
+addresses. What nobody has claimed by then ends. A member of a WorkloadGroup is given such a time whenever its
+connection is lost, as istiod does: a machine that restarts is the same workload again.
 """
 
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
 from hbone.addr import parse_ip
+from hbone.control.lease import Holder, Lease, RegistrationRefused, ServiceWish, Wish
 from hbone.control.publish import Mesh
-from hbone.control.registry import Holder, Lease, RegistrationRefused, Registry, ServiceWish, Wish
+from hbone.control.registry import Registry
 from hbone.control.store import StateStore
+from hbone.discovery.model import Workload
 from hbone.discovery.store import Source
 from hbone.errors import HboneError
 from hbone.times import Clock
 
 log = logging.getLogger("hbone.control")
 
+GROUP_GRACE_S: Final = 10.0  # istiod's PILOT_WORKLOAD_ENTRY_GRACE_PERIOD
 CLAIM_WITHIN_S: Final = 25.0  # a client's longest pause between two attempts is 22.5 s (control/backoff.py)
 
 
 class Registrations:
     """Of one control plane. `restore` first; `run` is its life; `keep` before it stops."""
 
-    def __init__(self, store: StateStore, registry: Registry, mesh: Mesh, clock: Clock) -> None:
+    def __init__(
+        self, store: StateStore, registry: Registry, mesh: Mesh, clock: Clock, *, group_grace_s: float = GROUP_GRACE_S
+    ) -> None:
         self._store = store
         self._registry = registry
         self._mesh = mesh
         self._clock = clock
         self._stopping = False
+        self._group_grace_s = group_grace_s
+        self._graces: set[asyncio.TimerHandle] = set()
 
     async def restore(self) -> int:
         """Put what is on disk in force again; how many."""
@@ -68,22 +77,51 @@ class Registrations:
         """The stream has ended: so does the lease, unless it is we who stop. Whether it did."""
         if self._stopping:
             return False
+        if lease.wish.group and self._group_grace_s:
+            self._lose(lease)
+            return False
+        self._end(lease)
+        return True
+
+    def _lose(self, lease: Lease) -> None:
+        lost, update = self._registry.lose(lease)
+        if not update.workloads:
+            return
+        self._mesh.apply(update, Source.REGISTRATIONS)
+        log.info("group member lost", extra={"workload": lost.workload.uid, "ends_in_s": self._group_grace_s})
+
+        def end() -> None:
+            self._graces.discard(timer)
+            if self._registry.is_lost(lost):
+                self._end(lost)
+                log.info("registration ended", extra={"workload": lost.workload.uid})
+
+        timer = asyncio.get_running_loop().call_later(self._group_grace_s, end)
+        self._graces.add(timer)
+
+    def _end(self, lease: Lease) -> None:
         update = self._registry.release(lease)
         if update.removed:
             self._store.write_later(_delete(lease.workload.uid))
         self._mesh.apply(update, Source.REGISTRATIONS)
-        return True
+
+    def regroup(self, groups: Mapping[str, Workload]) -> None:
+        """The groups are these now: their members change with them."""
+        self._mesh.apply(self._registry.regroup(groups), Source.REGISTRATIONS)
 
     def keep(self) -> None:
         """From now on streams end because we stop: leases stay as they are, for the next start."""
         self._stopping = True
+        for timer in self._graces:
+            timer.cancel()
+        self._graces.clear()
 
     async def run(self) -> None:
         """What nobody has claimed in time ends."""
         await asyncio.sleep(CLAIM_WITHIN_S)
         for lease in self._registry.unclaimed():
             log.info("registration not claimed again", extra={"workload": lease.workload.uid})
-            self.release(lease)
+            self._end(lease)
 
 
 _ALL = "SELECT uid, wish FROM registrations ORDER BY at"
@@ -111,6 +149,7 @@ def _encode(lease: Lease) -> dict[str, Any]:
             for one in wish.services
         ],
         "node": wish.node,
+        "group": wish.group,
         "holder": {
             "uid": holder.uid,
             "label": holder.label,
@@ -133,6 +172,7 @@ def _decode(values: dict[str, Any]) -> tuple[Wish, Holder]:
         hbone_port=values["hbone_port"],
         services=services,
         node=values["node"],
+        group=values.get("group", ""),
     )
     found = values["holder"]
     holder = Holder(

@@ -6,16 +6,17 @@ for is assigned so that the same program gets the same again: addresses follow f
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from hbone.addr import InvalidAddress, IpAddress, parse_host
+from hbone.control.lease import Conflict, Holder, Lease, OverLimit, RegistrationRefused, ServiceWish, Wish
 from hbone.discovery.directory import Directory
-from hbone.discovery.model import DEFAULT_CLUSTER, HBONE_PORT, PortMap, Protocol, Service, Workload
+from hbone.discovery.groups import group_key
+from hbone.discovery.model import DEFAULT_CLUSTER, HBONE_PORT, Health, PortMap, Protocol, Service, Workload
 from hbone.discovery.store import Update
-from hbone.errors import HboneError
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 
 HOST_SUFFIX: Final = "mesh.internal"
@@ -34,63 +35,12 @@ MAX_ADDRESSES: Final = 16
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123 label: names become host names
 
 
-class RegistrationRefused(HboneError):
-    """A registration that cannot be had as asked."""
-
-
-class Conflict(RegistrationRefused):
-    """Somebody else has the name or address already."""
-
-
-class OverLimit(RegistrationRefused):
-    """Too many registrations."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceWish:
-    """A service to be an endpoint of; `hostname` empty: the workload's own."""
-
-    hostname: str = ""
-    ports: PortMap
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a program asks for. `name` empty: made from the service account; no `addresses`: one is assigned;
-    `hbone_port` 0: nothing reaches this workload, it only calls others."""
-
-    namespace: str
-    service_account: str
-    name: str = ""
-    addresses: tuple[IpAddress, ...] = ()
-    hbone_port: int = 0
-    services: tuple[ServiceWish, ...] = ()
-    node: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Who holds a lease. One who is not `trusted` keeps to loopback addresses, to `addresses` of its own, and to host
-    names of its namespace. `uid`: a user of this machine, or an identity as text."""
-
-    uid: int | str
-    label: str
-    trusted: bool
-    addresses: frozenset[IpAddress] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """A registration in force, as it was asked for and as it was granted."""
-
-    wish: Wish
-    workload: Workload
-    services: tuple[Service, ...]
-    holder: Holder
-
-
 class Registry:
-    """All leases. What a call returns as an Update is to be applied to the store at once."""
+    """All leases. What a call returns as an Update is to be applied to the store at once.
+
+    A member of a group outlives its machine's connection for a while (`lose`), unhealthy, for the machine to claim
+    it again; and it changes with its group (`regroup`).
+    """
 
     def __init__(
         self, directory: Directory, trust_domain: TrustDomain, *, network: str = "", cluster_id: str = DEFAULT_CLUSTER
@@ -102,6 +52,7 @@ class Registry:
         self._leases: dict[str, Lease] = {}  # by workload uid
         self._unclaimed: set[str] = set()
         self._served: dict[str, dict[str, Service]] = {}  # service key → workload uid → as that one registered it
+        self._groups: Mapping[str, Workload] = {}
 
     def leases(self) -> tuple[Lease, ...]:
         return tuple(self._leases.values())
@@ -119,28 +70,14 @@ class Registry:
         A lease that was restored and has no program yet is its holder's to claim, by its name.
         """
         self.identity(wish)
+        template = self._template(wish)
         instead_of = instead_of or self._unclaimed_by(wish, holder)
         self._check_limits(wish, holder, instead_of)
         wish = replace(wish, name=self._name(wish, instead_of))
-        uid = self._uid(wish.namespace, wish.name)
+        uid = self._uid(wish)
         addresses = self._addresses(wish, holder, uid) or self._assigned(uid, holder, instead_of)
         services = self._services(wish, holder)
-        workload = Workload(
-            uid=uid,
-            name=wish.name,
-            namespace=wish.namespace,
-            addresses=addresses,
-            network=self._network,
-            protocol=Protocol.HBONE if wish.hbone_port else Protocol.TCP,
-            trust_domain=self._trust_domain,
-            service_account=wish.service_account,
-            node=wish.node,
-            canonical_name=wish.name,
-            workload_name=wish.name,
-            services={service.key: service.ports for service in services},
-            cluster_id=self._cluster_id,
-            hbone_port=wish.hbone_port or HBONE_PORT,
-        )
+        workload = self._workload(replace(wish, addresses=addresses), services, template)
         lease = Lease(wish=wish, workload=workload, services=services, holder=holder)
         gone = self._drop(instead_of) if instead_of is not None else ()
         self._leases[uid] = lease
@@ -155,20 +92,130 @@ class Registry:
         self._unclaimed.add(lease.workload.uid)
         return lease, update
 
+    # groups
+
+    def regroup(self, groups: Mapping[str, Workload]) -> Update:
+        """These are the groups from now on ("namespace/name" → what their members are): their members change with
+        them. Members of a group that is gone leave the mesh; they are back with their group."""
+        self._groups = groups
+        workloads: list[Workload] = []
+        gone: list[str] = []
+        for uid, lease in self._leases.items():
+            if not lease.wish.group:
+                continue
+            template = groups.get(_group_of(lease.wish))
+            if template is None or template.service_account != lease.wish.service_account:
+                gone.append(uid)
+                continue
+            wish = replace(lease.wish, addresses=lease.workload.addresses)
+            health = lease.workload.health
+            workload = replace(self._workload(wish, lease.services, template), health=health)
+            self._leases[uid] = replace(lease, workload=workload)
+            workloads.append(workload)
+        return self._update(tuple(gone), tuple(workloads))
+
+    def lose(self, lease: Lease) -> tuple[Lease, Update]:
+        """A member's machine is not connected any more: unhealthy, and its holder's to claim. Nothing for a lease that
+        has ended or is another's already."""
+        uid = lease.workload.uid
+        held = self._leases.get(uid)
+        if held is None or held.holder is not lease.holder or uid in self._unclaimed:
+            return lease, Update()
+        lost = replace(held, workload=replace(held.workload, health=Health.UNHEALTHY))
+        self._leases[uid] = lost
+        self._unclaimed.add(uid)
+        return lost, self._update((), (lost.workload,))
+
+    def is_lost(self, lease: Lease) -> bool:
+        """Whether nobody has claimed it since it was lost."""
+        uid = lease.workload.uid
+        held = self._leases.get(uid)
+        return uid in self._unclaimed and held is not None and held.holder is lease.holder
+
+    def member_identity(self, namespace: str, group: str) -> SpiffeId:
+        """Of every machine of a group; raises RegistrationRefused where there is none of that name."""
+        return self._known(namespace, group).identity
+
+    def _known(self, namespace: str, group: str) -> Workload:
+        template = self._groups.get(group_key(namespace, group))
+        if template is None:
+            known = ", ".join(sorted(self._groups)) or "none"
+            raise RegistrationRefused(
+                f"there is no WorkloadGroup {group_key(namespace, group)[:300]}",
+                why=f"there are: {known[:300]}",
+                fix="add it to the manifests",
+            )
+        return template
+
+    def _template(self, wish: Wish) -> Workload | None:
+        if not wish.group:
+            return None
+        template = self._known(wish.namespace, wish.group)
+        if template.service_account != wish.service_account:
+            raise RegistrationRefused(
+                f"{wish.namespace}/{wish.service_account} is no member of the WorkloadGroup {_group_of(wish)}",
+                why=f"its machines have the service account {template.service_account}",
+                fix="join with a token that `hbone token create --group` made",
+            )
+        return template
+
+    def _workload(self, wish: Wish, services: tuple[Service, ...], template: Workload | None) -> Workload:
+        """As granted: the name and the addresses are the wish's."""
+        own = {service.key: service.ports for service in services}
+        protocol = Protocol.HBONE if wish.hbone_port else Protocol.TCP
+        if template is not None:
+            return replace(
+                template,
+                uid=self._uid(wish),
+                name=wish.name,
+                addresses=wish.addresses,
+                protocol=template.protocol if wish.hbone_port else protocol,
+                node=wish.node or template.node,
+                services={**template.services, **own},
+                hbone_port=wish.hbone_port or template.hbone_port,
+            )
+        return Workload(
+            uid=self._uid(wish),
+            name=wish.name,
+            namespace=wish.namespace,
+            addresses=wish.addresses,
+            network=self._network,
+            protocol=protocol,
+            trust_domain=self._trust_domain,
+            service_account=wish.service_account,
+            node=wish.node,
+            canonical_name=wish.name,
+            workload_name=wish.name,
+            services=own,
+            cluster_id=self._cluster_id,
+            hbone_port=wish.hbone_port or HBONE_PORT,
+        )
+
     def unclaimed(self) -> tuple[Lease, ...]:
         """Restored leases without a program."""
         return tuple(self._leases[uid] for uid in sorted(self._unclaimed))
 
     def _unclaimed_by(self, wish: Wish, holder: Holder) -> Lease | None:
-        uid = self._uid(wish.namespace, wish.name)
+        """By its name; a machine of a group, which forgets its name when it starts anew, also by where it is."""
+        uid = self._uid(wish)
         lease = self._leases.get(uid) if wish.name and uid in self._unclaimed else None
-        return lease if lease is not None and lease.holder.uid == holder.uid else None
+        if lease is not None:
+            return lease if lease.holder.uid == holder.uid else None
+        if not wish.group or wish.name:
+            return None
+        at = set(wish.addresses) or {ip for ip in holder.addresses if not ip.is_loopback}
+        for one in self.unclaimed():
+            same = _group_of(one.wish) == _group_of(wish) and one.holder.uid == holder.uid
+            if same and (not at or at & set(one.workload.addresses)):
+                return one
+        return None
 
     def release(self, lease: Lease) -> Update:
         """The lease ends; nothing if it has ended already."""
-        if self._leases.get(lease.workload.uid) is not lease:
+        held = self._leases.get(lease.workload.uid)
+        if held is None or held.holder is not lease.holder:
             return Update()
-        return self._update(self._drop(lease), ())
+        return self._update(self._drop(held), ())
 
     def _drop(self, lease: Lease) -> tuple[str, ...]:
         """Forget a lease: the names of all that it put into the store."""
@@ -221,29 +268,33 @@ class Registry:
                 raise RegistrationRefused(
                     f"{wish.name[:80]!r} is no name for a workload", fix="use a-z, 0-9 and '-', at most 63 characters"
                 )
-            taken = self._taken_by(wish.namespace, wish.name, own)
+            taken = self._taken_by(wish, own)
             if taken:
                 raise Conflict(f"the name {wish.namespace}/{wish.name} is taken", why=taken, fix="choose another name")
             return wish.name
-        for name in _variants(wish.service_account):
-            if not self._taken_by(wish.namespace, name, own):
+        if instead_of is not None and wish.group:
+            return instead_of.workload.name
+        for name in _variants(wish.group or wish.service_account):
+            if not self._taken_by(replace(wish, name=name), own):
                 return name
         raise RegistrationRefused(
             f"no name can be made from the service account {wish.service_account!r}", fix="give a name"
         )
 
-    def _taken_by(self, namespace: str, name: str, own_uid: str) -> str:
-        uid = self._uid(namespace, name)
+    def _taken_by(self, wish: Wish, own_uid: str) -> str:
+        uid = self._uid(wish)
         lease = self._leases.get(uid)
         if lease is not None and uid != own_uid:
             return f"{lease.holder.label} registered it"
-        for workload in self._directory.workloads_called(namespace, name):
-            if workload.uid not in {uid, own_uid}:
+        for workload in self._directory.workloads_called(wish.namespace, wish.name):
+            if workload.uid != own_uid and (workload.uid != uid or lease is None):
                 return f"it is the workload {workload.uid}"
         return ""
 
-    def _uid(self, namespace: str, name: str) -> str:
-        return f"{self._cluster_id}/hbone/Registration/{namespace}/{name}"
+    def _uid(self, wish: Wish) -> str:
+        """A group's member is the WorkloadEntry that istiod would make of it."""
+        kind = "networking.istio.io/WorkloadEntry" if wish.group else "hbone/Registration"
+        return f"{self._cluster_id}/{kind}/{wish.namespace}/{wish.name}"
 
     # addresses
 
@@ -305,6 +356,10 @@ class Registry:
             return parse_host(asked.hostname) if asked.hostname else own
         except InvalidAddress as error:
             raise RegistrationRefused(error.what, fix=error.fix) from error
+
+
+def _group_of(wish: Wish) -> str:
+    return group_key(wish.namespace, wish.group)
 
 
 def _check_ports(ports: Mapping[int, int]) -> None:

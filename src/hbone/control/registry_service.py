@@ -8,17 +8,10 @@ from grpclib.server import Stream
 
 from hbone.addr import InvalidAddress, parse_ip
 from hbone.control.callers import Caller, Identify
+from hbone.control.lease import Conflict, Lease, OverLimit, RegistrationRefused, ServiceWish, Wish
 from hbone.control.publish import Mesh
 from hbone.control.registrations import Registrations
-from hbone.control.registry import (
-    Conflict,
-    Lease,
-    OverLimit,
-    RegistrationRefused,
-    Registry,
-    ServiceWish,
-    Wish,
-)
+from hbone.control.registry import Registry
 from hbone.control.rpc import Refusal, answer, receive
 from hbone.control.store import StoreFailed
 from hbone.discovery.store import Source
@@ -101,6 +94,7 @@ def _wish(request: RegisterRequest) -> Wish:
         hbone_port=_port(request.hbone_port),
         services=tuple(_services(request.services)),
         node=request.node,
+        group=request.group,
     )
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from hbone.addr import IpAddress
 from hbone.control.callers import Call, Caller, NotAuthenticated
 from hbone.control.issue import Redeem
+from hbone.control.lease import Holder
 from hbone.control.nodes import Placement, node_of
-from hbone.control.registry import Holder
 from hbone.control.rpc import Peer, RemotePeer
 from hbone.errors import PeerRejected
 from hbone.identity.bundle import TrustBundle

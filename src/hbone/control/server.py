@@ -24,9 +24,10 @@ from hbone.control.attest_unix import UnixAccess
 from hbone.control.ca_service import CertificateService, IssueLimits
 from hbone.control.callers import Callers
 from hbone.control.issue import Issuer
+from hbone.control.lease import Lease
 from hbone.control.publish import Mesh
 from hbone.control.registrations import Registrations
-from hbone.control.registry import Lease, Registry
+from hbone.control.registry import Registry
 from hbone.control.registry_service import RegistryService
 from hbone.control.rpc import Peer, RemotePeer, RpcServer, Servable, UnixPeer
 from hbone.control.tls_listener import MAX_CONNECTIONS, Contexts, TlsListener
@@ -123,7 +124,7 @@ class ControlServer:
             RegistryService(plane.registry, plane.mesh, identify, plane.registrations),
         ]
         if plane.tokens is not None:
-            services.append(TokenService(plane.tokens, identify))
+            services.append(TokenService(plane.tokens, identify, plane.registry))
         if plane.local is not None and isinstance(peer, UnixPeer):
             services.extend(plane.local.on(peer))
         if self._admin is not None:

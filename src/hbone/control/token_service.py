@@ -4,9 +4,12 @@ from grpclib.const import Status
 from grpclib.server import Stream
 
 from hbone.control.callers import Caller, Identify
+from hbone.control.lease import RegistrationRefused
+from hbone.control.registry import Registry
 from hbone.control.rpc import Refusal, answer, receive
 from hbone.control.tokens import DEFAULT_TTL_S, TokenRecord, Tokens, TokenStoreFailed, TokenWish, wanted_identity
 from hbone.errors import UsageError
+from hbone.identity.spiffe import SpiffeId
 from hbone.proto.tokens_grpc import JoinTokensBase
 from hbone.proto.tokens_pb2 import (
     CreateTokenRequest,
@@ -25,8 +28,9 @@ _MAX_REQUEST_BYTES = 16 * 1024
 class TokenService(JoinTokensBase):
     """For one connection."""
 
-    def __init__(self, tokens: Tokens, identify: Identify) -> None:
+    def __init__(self, tokens: Tokens, identify: Identify, registry: Registry) -> None:
         self._tokens = tokens
+        self._registry = registry
         self._identify = identify
 
     async def Create(self, stream: Stream[CreateTokenRequest, CreateTokenResponse]) -> None:
@@ -34,21 +38,27 @@ class TokenService(JoinTokensBase):
         request = await receive(stream, CreateTokenRequest, max_bytes=_MAX_REQUEST_BYTES)
         if request is None:
             raise Refusal(Status.INVALID_ARGUMENT, "no request was sent")
-        account = None if request.node else (request.namespace, request.service_account)
         try:
             wish = TokenWish(
-                identity=wanted_identity(self._tokens.entrance.trust_domain, account=account, node=request.node),
+                identity=self._identity(request),
+                group=request.group,
                 ttl_s=request.ttl_s or DEFAULT_TTL_S,
                 address=request.address,
                 creator=str(caller),
             )
             token, record = await self._tokens.create(wish)
-        except UsageError as error:
+        except (UsageError, RegistrationRefused) as error:
             raise Refusal(Status.INVALID_ARGUMENT, error.what, why=error.why, fix=error.fix) from error
         except TokenStoreFailed as error:
             raise Refusal(Status.INTERNAL, error.what, why=error.why, fix=error.fix) from error
         view = _view(record, self._tokens.clock.wall())
         await answer(stream, CreateTokenResponse(token=token.encoded(), view=view, address=token.address))
+
+    def _identity(self, request: CreateTokenRequest) -> SpiffeId:
+        if request.group:
+            return self._registry.member_identity(request.namespace, request.group)
+        account = None if request.node else (request.namespace, request.service_account)
+        return wanted_identity(self._tokens.entrance.trust_domain, account=account, node=request.node)
 
     async def List(self, stream: Stream[ListTokensRequest, ListTokensResponse]) -> None:
         await self._operator(stream)

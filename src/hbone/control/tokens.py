@@ -51,13 +51,15 @@ class TokenStoreFailed(HboneError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinToken:
-    """What a token says. `address` is HOST:PORT of the control plane, `pin` the SHA-256 of its root certificate."""
+    """What a token says. `address` is HOST:PORT of the control plane, `pin` the SHA-256 of its root certificate;
+    `group` the WorkloadGroup (of the identity's namespace) that the machine is a member of, empty for none."""
 
     address: str
     pin: bytes
     identity: SpiffeId
     token_id: str
     secret: str = field(repr=False)
+    group: str = ""
 
     @property
     def credential(self) -> str:
@@ -72,6 +74,7 @@ class JoinToken:
             "identity": str(self.identity),
             "id": self.token_id,
             "secret": self.secret,
+            **({"group": self.group} if self.group else {}),
         }
         return PREFIX + encode(json.dumps(document, separators=(",", ":")).encode())
 
@@ -87,7 +90,12 @@ class JoinToken:
             names = ("address", "pin", "identity", "id", "secret")
             address, pin, identity, token_id, secret = (str(document[name]) for name in names)
             found = cls(
-                address=address, pin=decode(pin), identity=SpiffeId.parse(identity), token_id=token_id, secret=secret
+                address=address,
+                pin=decode(pin),
+                identity=SpiffeId.parse(identity),
+                token_id=token_id,
+                secret=secret,
+                group=str(document.get("group", "")),
             )
         except (ValueError, KeyError, TypeError, InvalidSpiffeId) as error:
             raise InvalidJoinToken("the join token is damaged", why="a part of it is missing", fix=fix) from error
@@ -132,9 +140,10 @@ class TokenStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenWish:
-    """A token as it is asked for: for a workload's identity or a node's."""
+    """A token as it is asked for: for a workload's identity, a group's, or a node's."""
 
     identity: SpiffeId
+    group: str = ""
     ttl_s: float = DEFAULT_TTL_S
     address: str = ""
     creator: str = ""
@@ -176,6 +185,7 @@ class Tokens:
             identity=wish.identity,
             token_id=f"{self._rng.getrandbits(48):012x}",
             secret=secret,
+            group=wish.group,
         )
         record = TokenRecord(
             token_id=token.token_id,

@@ -65,6 +65,7 @@ class Gathered:
     """What the documents declare, each read by itself."""
 
     entries: list[Draft] = field(default_factory=list[Draft])
+    groups: dict[str, Draft] = field(default_factory=dict[str, Draft])
     services: list[ServiceSpec] = field(default_factory=list[ServiceSpec])
     namespaces: dict[str, Meta] = field(default_factory=dict[str, Meta])
     completeness: Completeness = Completeness.WHOLE
@@ -76,9 +77,11 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The state, and where each workload (by uid) and service (by key) is written, as file:line."""
+    """The state, what members of each group ("namespace/name") are, and where each workload (by uid) and service
+    (by key) is written, as file:line."""
 
     state: MeshState
+    groups: Mapping[str, Workload]
     origins: Mapping[str, str]
 
 
@@ -97,11 +100,18 @@ class _Assembly:
 
     def run(self) -> Joined:
         gathered = self._gathered
-        drafts = join_endpoints(self._defaults.cluster_id, gathered.entries, gathered.services, gathered.completeness)
+        drafts = join_endpoints(
+            self._defaults.cluster_id,
+            gathered.entries,
+            gathered.services,
+            gathered.completeness,
+            tuple(gathered.groups.values()),
+        )
         kept = self._at_one_address_each(drafts)
         workloads = tuple(self._workload(draft) for draft in kept)
         services = self._services()
-        return Joined(MeshState(workloads=workloads, services=services), self._origins)
+        groups = {key: self._workload(draft) for key, draft in gathered.groups.items()}
+        return Joined(MeshState(workloads=workloads, services=services), groups, self._origins)
 
     # workloads
 
@@ -145,7 +155,8 @@ class _Assembly:
             labels={**draft.labels, **own},
             annotations=draft.meta.annotations,
             namespace=_NONE if draft.external else self._gathered.namespace_labels(draft.meta.namespace),
-            has_account=bool(draft.account),
+            # who joins as of a group proves an account, even if the group leaves it at `default`
+            has_account=bool(draft.account) or draft.meta.kind == "WorkloadGroup",
         )
 
     def _workload(self, draft: Draft) -> Workload:
@@ -181,7 +192,7 @@ class _Assembly:
     # waypoints
 
     def _workload_waypoint(self, draft: Draft) -> GatewayAddress | None:
-        if draft.meta.kind != "WorkloadEntry" or GATEWAY_NAME in draft.labels:
+        if draft.meta.kind not in {"WorkloadEntry", "WorkloadGroup"} or GATEWAY_NAME in draft.labels:
             return None  # endpoints are reached by their service; a waypoint's instance has no waypoint
         found = self._waypoint(draft.meta, draft.labels)
         if found is None or (found.inherited and not takes_workloads(found.service.meta.labels)):

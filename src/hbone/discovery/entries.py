@@ -33,6 +33,18 @@ class EntrySpec:
 def read_entry(section: Section, namespace: str, trust_domain: str) -> EntrySpec | None:
     """The spec of a WorkloadEntry; None, with problems, when it has no usable address."""
     target = _address(section)
+    spec = _read(section, namespace, trust_domain, target)
+    return spec if target is not None else None
+
+
+def read_template(section: Section, namespace: str, trust_domain: str) -> EntrySpec:
+    """The spec of entries that are still to come, as a WorkloadGroup has it: all but the address."""
+    if section.raw("address") is not None:
+        section.problem("address", "a group has no address", "leave it out: each machine brings its own")
+    return _read(section, namespace, trust_domain, None)
+
+
+def _read(section: Section, namespace: str, trust_domain: str, target: IpAddress | str | None) -> EntrySpec:
     ports = section.ports("ports")
     hbone_port = ports.pop(HBONE_PORT_NAME, HBONE_PORT)
     spec = EntrySpec(
@@ -48,7 +60,7 @@ def read_entry(section: Section, namespace: str, trust_domain: str) -> EntrySpec
         hbone_port=hbone_port,
     )
     section.finish()
-    return spec if target is not None else None
+    return spec
 
 
 def _address(section: Section) -> IpAddress | str | None:

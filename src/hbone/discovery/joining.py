@@ -1,6 +1,6 @@
 """Which workloads are endpoints of which services, and where each of the service's ports is there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -54,14 +54,19 @@ def entry_draft(cluster: str, meta: Meta, spec: EntrySpec) -> Draft:
 
 
 def join_endpoints(
-    cluster: str, entries: list[Draft], services: Iterable[ServiceSpec], completeness: Completeness
+    cluster: str,
+    entries: list[Draft],
+    services: Iterable[ServiceSpec],
+    completeness: Completeness,
+    groups: Sequence[Draft] = (),
 ) -> list[Draft]:
     """All workloads, with the services they are endpoints of; problems for services that have none.
 
-    A selector that finds nothing is no problem of its own while workloads are missing for other reasons.
+    A selector that finds nothing is no problem of its own while workloads are missing for other reasons. `groups` are
+    given their services as entries are, and are no workloads.
     """
     by_namespace: dict[str, list[Draft]] = {}
-    for draft in entries:
+    for draft in (*entries, *groups):
         by_namespace.setdefault(draft.meta.namespace, []).append(draft)
     inline: dict[str, Draft] = {}
     for service in services:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from hbone.discovery.assembly import Defaults, Gathered, assemble
 from hbone.discovery.entries import read_entry
+from hbone.discovery.groups import group_key, read_group
 from hbone.discovery.joining import Completeness, entry_draft
-from hbone.discovery.model import MeshState
+from hbone.discovery.model import MeshState, Workload
 from hbone.discovery.services import ServiceSpec, read_service, read_service_entry
 from hbone.documents.document import Document, objects, read_documents
 from hbone.documents.fields import Section
@@ -25,12 +26,13 @@ __all__ = ["Defaults", "Manifests", "parse_manifests"]
 class Manifests:
     """What a set of files says.
 
-    `other` are the documents of kinds that are not read here (policies, WorkloadGroup). `namespaces` are the
-    labels of the Namespaces among the documents, by name. `origins` says where each workload (by uid) and service
-    (by key) is written, as file:line.
+    `groups` is what the members of each WorkloadGroup ("namespace/name") are. `other` are the documents of kinds that
+    are not all of the state (policies, WorkloadGroup). `namespaces` are the labels of the Namespaces among the
+    documents, by name. `origins` says where each workload (by uid) and service (by key) is written, as file:line.
     """
 
     state: MeshState
+    groups: Mapping[str, Workload]
     other: tuple[Document, ...]
     namespaces: Mapping[str, Mapping[str, str]]
     origins: Mapping[str, str]
@@ -52,6 +54,7 @@ def parse_manifests(files: Mapping[str, str | bytes], defaults: Defaults | None 
         raise InvalidConfiguration(sorted(distinct, key=lambda p: (p.file or "", p.line or 0)))
     return Manifests(
         state=joined.state,
+        groups=joined.groups,
         other=tuple(reading.other),
         namespaces={meta.name: meta.labels for meta in reading.gathered.namespaces.values()},
         origins=joined.origins,
@@ -79,7 +82,8 @@ class _Reading:
             return False
         if kind not in MESH_KINDS:
             self.other.append(document)
-            return True
+            if kind != "WorkloadGroup":
+                return True
         meta = read_meta(document, kind, self._problems)
         if meta is None:
             return False
@@ -106,6 +110,9 @@ class _Reading:
                 return _added(gathered.services, read_service_entry(meta, self.defaults.trust_domain))
             case "Service":
                 return _added(gathered.services, read_service(meta, self.defaults.domain))
+            case "WorkloadGroup":
+                group = read_group(meta, self.defaults.cluster_id, self.defaults.trust_domain)
+                gathered.groups[group_key(meta.namespace, meta.name)] = group
             case "Namespace":
                 gathered.namespaces[meta.name] = meta
             case _:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x19hbone/proto/control.proto\x12\x10hbone.control.v1\"\xad\x01\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x17\n\x0fservice_account\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x12\n\nhbone_port\x18\x05 \x01(\r\x12+\n\x08services\x18\x06 \x03(\x0b\x32\x19.hbone.control.v1.Service\x12\x0c\n\x04node\x18\x07 \x01(\t\"B\n\x07Service\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12%\n\x05ports\x18\x02 \x03(\x0b\x32\x16.hbone.control.v1.Port\"1\n\x04Port\x12\x14\n\x0cservice_port\x18\x01 \x01(\r\x12\x13\n\x0btarget_port\x18\x02 \x01(\r\"f\n\x10RegisterResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\x12\x11\n\tspiffe_id\x18\x04 \x01(\t\x12\x11\n\thostnames\x18\x05 \x03(\t2a\n\x08Registry\x12U\n\x08Register\x12!.hbone.control.v1.RegisterRequest\x1a\".hbone.control.v1.RegisterResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x19hbone/proto/control.proto\x12\x10hbone.control.v1\"\xbc\x01\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x17\n\x0fservice_account\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x12\n\nhbone_port\x18\x05 \x01(\r\x12+\n\x08services\x18\x06 \x03(\x0b\x32\x19.hbone.control.v1.Service\x12\x0c\n\x04node\x18\x07 \x01(\t\x12\r\n\x05group\x18\x08 \x01(\t\"B\n\x07Service\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12%\n\x05ports\x18\x02 \x03(\x0b\x32\x16.hbone.control.v1.Port\"1\n\x04Port\x12\x14\n\x0cservice_port\x18\x01 \x01(\r\x12\x13\n\x0btarget_port\x18\x02 \x01(\r\"f\n\x10RegisterResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\x12\x11\n\tspiffe_id\x18\x04 \x01(\t\x12\x11\n\thostnames\x18\x05 \x03(\t2a\n\x08Registry\x12U\n\x08Register\x12!.hbone.control.v1.RegisterRequest\x1a\".hbone.control.v1.RegisterResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hbone.proto.control_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REGISTERREQUEST']._serialized_start=48
-  _globals['_REGISTERREQUEST']._serialized_end=221
-  _globals['_SERVICE']._serialized_start=223
-  _globals['_SERVICE']._serialized_end=289
-  _globals['_PORT']._serialized_start=291
-  _globals['_PORT']._serialized_end=340
-  _globals['_REGISTERRESPONSE']._serialized_start=342
-  _globals['_REGISTERRESPONSE']._serialized_end=444
-  _globals['_REGISTRY']._serialized_start=446
-  _globals['_REGISTRY']._serialized_end=543
+  _globals['_REGISTERREQUEST']._serialized_end=236
+  _globals['_SERVICE']._serialized_start=238
+  _globals['_SERVICE']._serialized_end=304
+  _globals['_PORT']._serialized_start=306
+  _globals['_PORT']._serialized_end=355
+  _globals['_REGISTERRESPONSE']._serialized_start=357
+  _globals['_REGISTERRESPONSE']._serialized_end=459
+  _globals['_REGISTRY']._serialized_start=461
+  _globals['_REGISTRY']._serialized_end=558
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("name", "namespace", "service_account", "addresses", "hbone_port", "services", "node")
+    __slots__ = ("name", "namespace", "service_account", "addresses", "hbone_port", "services", "node", "group")
     NAME_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     SERVICE_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +15,7 @@ class RegisterRequest(_message.Message):
     HBONE_PORT_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     name: str
     namespace: str
     service_account: str
@@ -22,7 +23,8 @@ class RegisterRequest(_message.Message):
     hbone_port: int
     services: _containers.RepeatedCompositeFieldContainer[Service]
     node: str
-    def __init__(self, name: _Optional[str] = ..., namespace: _Optional[str] = ..., service_account: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., hbone_port: _Optional[int] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., node: _Optional[str] = ...) -> None: ...
+    group: str
+    def __init__(self, name: _Optional[str] = ..., namespace: _Optional[str] = ..., service_account: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., hbone_port: _Optional[int] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., node: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class Service(_message.Message):
     __slots__ = ("hostname", "ports")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x18hbone/proto/tokens.proto\x12\x10hbone.control.v1\"n\n\x12\x43reateTokenRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x17\n\x0fservice_account\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"`\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12)\n\x04view\x18\x02 \x01(\x0b\x32\x1b.hbone.control.v1.TokenView\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\x13\n\x11ListTokensRequest\"A\n\x12ListTokensResponse\x12+\n\x06tokens\x18\x01 \x03(\x0b\x32\x1b.hbone.control.v1.TokenView\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"&\n\x13RevokeTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"\x83\x01\n\tTokenView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x01\x12\x12\n\nexpires_at\x18\x05 \x01(\x01\x12\x0f\n\x07used_at\x18\x06 \x01(\x01\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t2\x8d\x02\n\nJoinTokens\x12U\n\x06\x43reate\x12$.hbone.control.v1.CreateTokenRequest\x1a%.hbone.control.v1.CreateTokenResponse\x12Q\n\x04List\x12#.hbone.control.v1.ListTokensRequest\x1a$.hbone.control.v1.ListTokensResponse\x12U\n\x06Revoke\x12$.hbone.control.v1.RevokeTokenRequest\x1a%.hbone.control.v1.RevokeTokenResponseb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x18hbone/proto/tokens.proto\x12\x10hbone.control.v1\"}\n\x12\x43reateTokenRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x17\n\x0fservice_account\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\r\n\x05ttl_s\x18\x04 \x01(\x01\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\r\n\x05group\x18\x06 \x01(\t\"`\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12)\n\x04view\x18\x02 \x01(\x0b\x32\x1b.hbone.control.v1.TokenView\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\x13\n\x11ListTokensRequest\"A\n\x12ListTokensResponse\x12+\n\x06tokens\x18\x01 \x03(\x0b\x32\x1b.hbone.control.v1.TokenView\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"&\n\x13RevokeTokenResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"\x83\x01\n\tTokenView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x01\x12\x12\n\nexpires_at\x18\x05 \x01(\x01\x12\x0f\n\x07used_at\x18\x06 \x01(\x01\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t2\x8d\x02\n\nJoinTokens\x12U\n\x06\x43reate\x12$.hbone.control.v1.CreateTokenRequest\x1a%.hbone.control.v1.CreateTokenResponse\x12Q\n\x04List\x12#.hbone.control.v1.ListTokensRequest\x1a$.hbone.control.v1.ListTokensResponse\x12U\n\x06Revoke\x12$.hbone.control.v1.RevokeTokenRequest\x1a%.hbone.control.v1.RevokeTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,19 +32,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hbone.proto.tokens_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATETOKENREQUEST']._serialized_start=46
-  _globals['_CREATETOKENREQUEST']._serialized_end=156
-  _globals['_CREATETOKENRESPONSE']._serialized_start=158
-  _globals['_CREATETOKENRESPONSE']._serialized_end=254
-  _globals['_LISTTOKENSREQUEST']._serialized_start=256
-  _globals['_LISTTOKENSREQUEST']._serialized_end=275
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=277
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=342
-  _globals['_REVOKETOKENREQUEST']._serialized_start=344
-  _globals['_REVOKETOKENREQUEST']._serialized_end=376
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=378
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=416
-  _globals['_TOKENVIEW']._serialized_start=419
-  _globals['_TOKENVIEW']._serialized_end=550
-  _globals['_JOINTOKENS']._serialized_start=553
-  _globals['_JOINTOKENS']._serialized_end=822
+  _globals['_CREATETOKENREQUEST']._serialized_end=171
+  _globals['_CREATETOKENRESPONSE']._serialized_start=173
+  _globals['_CREATETOKENRESPONSE']._serialized_end=269
+  _globals['_LISTTOKENSREQUEST']._serialized_start=271
+  _globals['_LISTTOKENSREQUEST']._serialized_end=290
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=292
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=357
+  _globals['_REVOKETOKENREQUEST']._serialized_start=359
+  _globals['_REVOKETOKENREQUEST']._serialized_end=391
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=393
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=431
+  _globals['_TOKENVIEW']._serialized_start=434
+  _globals['_TOKENVIEW']._serialized_end=565
+  _globals['_JOINTOKENS']._serialized_start=568
+  _globals['_JOINTOKENS']._serialized_end=837
 # @@protoc_insertion_point(module_scope)

@@ -7,18 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateTokenRequest(_message.Message):
-    __slots__ = ("namespace", "service_account", "node", "ttl_s", "address")
+    __slots__ = ("namespace", "service_account", "node", "ttl_s", "address", "group")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     SERVICE_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     service_account: str
     node: str
     ttl_s: float
     address: str
-    def __init__(self, namespace: _Optional[str] = ..., service_account: _Optional[str] = ..., node: _Optional[str] = ..., ttl_s: _Optional[float] = ..., address: _Optional[str] = ...) -> None: ...
+    group: str
+    def __init__(self, namespace: _Optional[str] = ..., service_account: _Optional[str] = ..., node: _Optional[str] = ..., ttl_s: _Optional[float] = ..., address: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
 
 class CreateTokenResponse(_message.Message):
     __slots__ = ("token", "view", "address")

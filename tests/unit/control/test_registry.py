@@ -6,18 +6,9 @@ from ipaddress import IPv4Address
 import pytest
 
 from hbone.control import registry as module
-from hbone.control.registry import (
-    LOOPBACK_POOL,
-    Conflict,
-    Holder,
-    Lease,
-    OverLimit,
-    RegistrationRefused,
-    Registry,
-    ServiceWish,
-    Wish,
-)
-from hbone.discovery.model import Protocol, Workload
+from hbone.control.lease import Conflict, Holder, Lease, OverLimit, RegistrationRefused, ServiceWish, Wish
+from hbone.control.registry import LOOPBACK_POOL, Registry
+from hbone.discovery.model import Health, Protocol, Workload
 from hbone.discovery.store import Source, Store, Update
 from tests.support.controlplane import DOMAIN
 
@@ -194,3 +185,106 @@ def test_one_user_cannot_take_all(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
         desk.take(WEB)
     desk.take(WEB, GUEST)
     desk.take(WEB, ME, last)  # changing one's own takes no further
+
+
+# members of a WorkloadGroup
+
+MEMBER = Wish(namespace="shop", service_account="cart", hbone_port=15008, group="vms")
+VM = Holder(uid="spiffe://…/cart", label="vm", trusted=False, addresses=frozenset({IPv4Address("10.0.0.7")}))
+VM_AGAIN = replace(VM, label="vm, connected anew")
+CART = {"shop/cart.shop.svc.cluster.local": {80: 8080}}
+TEMPLATE = Workload(
+    uid="c1/networking.istio.io/WorkloadGroup/shop/vms",
+    name="vms",
+    namespace="shop",
+    network="lan",
+    protocol=Protocol.HBONE,
+    service_account="cart",
+    services=CART,
+    capacity=3,
+    labels={"app": "cart"},
+    workload_name="vms",
+)
+
+
+@pytest.fixture
+def grouped(desk: Desk) -> Desk:
+    desk.registry.regroup({"shop/vms": TEMPLATE})
+    return desk
+
+
+def test_a_member_is_a_workload_entry_of_its_group_with_its_own_address(grouped: Desk) -> None:
+    workload = grouped.take(MEMBER, VM).workload
+    assert workload == replace(
+        TEMPLATE,
+        uid="c1/networking.istio.io/WorkloadEntry/shop/vms",
+        name="vms",
+        addresses=(IPv4Address("10.0.0.7"),),
+    )
+    other = replace(VM, addresses=frozenset({IPv4Address("10.0.0.8")}))
+    assert grouped.take(MEMBER, other).workload.name == "vms-2"
+
+
+def test_what_a_member_exposes_itself_is_there_beside_what_its_group_is_of(grouped: Desk) -> None:
+    wish = replace(MEMBER, services=(ServiceWish(ports={90: 90}),))
+    assert grouped.take(wish, VM).workload.services == {**CART, "shop/vms.shop.mesh.internal": {90: 90}}
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (replace(MEMBER, group="vsm"), "there is no WorkloadGroup shop/vsm: there are: shop/vms"),
+        (replace(MEMBER, namespace="web"), "there is no WorkloadGroup web/vms"),
+        (replace(MEMBER, service_account="db"), "shop/db is no member .* its machines have the service account cart"),
+    ],
+    ids=["unknown", "of another namespace", "of another account"],
+)
+def test_who_is_no_member_is_refused(grouped: Desk, wish: Wish, message: str) -> None:
+    with pytest.raises(RegistrationRefused, match=message):
+        grouped.take(wish, VM)
+    assert grouped.store.workloads() == ()
+
+
+def test_a_lost_member_is_unhealthy_until_its_machine_is_back_without_knowing_its_name(grouped: Desk) -> None:
+    lease = grouped.take(MEMBER, VM)
+    lost, update = grouped.registry.lose(lease)
+    grouped.store.apply(update, Source.REGISTRATIONS)
+    (workload,) = grouped.store.workloads()
+    assert (workload.health, grouped.registry.is_lost(lost)) == (Health.UNHEALTHY, True)
+    assert grouped.take(MEMBER, VM_AGAIN).workload == lease.workload
+    assert not grouped.registry.is_lost(lost)
+    grouped.end(lost)  # its time is over, but it is somebody's again
+    assert grouped.store.workloads() == (lease.workload,)
+
+
+def test_a_lost_members_place_is_not_for_a_machine_elsewhere_or_of_somebody_else(grouped: Desk) -> None:
+    _, update = grouped.registry.lose(grouped.take(MEMBER, VM))
+    grouped.store.apply(update, Source.REGISTRATIONS)
+    elsewhere = replace(VM, addresses=frozenset({IPv4Address("10.0.0.9")}))
+    assert grouped.take(MEMBER, elsewhere).workload.name == "vms-2"
+    with pytest.raises(Conflict, match=r"10\.0\.0\.7 is taken"):
+        grouped.take(MEMBER, replace(VM, uid="somebody else"))
+
+
+def test_members_change_with_their_group_leave_with_it_and_come_back_with_it(grouped: Desk) -> None:
+    lease = grouped.take(MEMBER, VM)
+
+    def regroup(groups: dict[str, Workload]) -> tuple[Workload, ...]:
+        grouped.store.apply(grouped.registry.regroup(groups), Source.REGISTRATIONS)
+        return grouped.store.workloads()
+
+    assert regroup({"shop/vms": replace(TEMPLATE, capacity=9)}) == (replace(lease.workload, capacity=9),)
+    assert regroup({}) == ()
+    assert regroup({"shop/vms": replace(TEMPLATE, service_account="db")}) == (), "not under another identity"
+    assert regroup({"shop/vms": TEMPLATE}) == (lease.workload,)
+
+
+def test_a_name_that_a_manifest_has_is_not_a_members(grouped: Desk) -> None:
+    entry = Workload(
+        uid="c1/networking.istio.io/WorkloadEntry/shop/vms",
+        name="vms",
+        namespace="shop",
+        addresses=(IPv4Address("10.0.0.1"),),
+    )
+    grouped.store.apply(Update(workloads=(entry,)), Source.MANIFESTS)
+    assert grouped.take(MEMBER, VM).workload.name == "vms-2"

@@ -23,9 +23,9 @@ from hbone.control.ca_service import CertificateService
 from hbone.control.callers import Call, Caller, Callers, Identify
 from hbone.control.channel import ControlRefused
 from hbone.control.credentials import SvidSource
+from hbone.control.lease import Holder
 from hbone.control.local_ca import LocalCa
 from hbone.control.publish import Mesh
-from hbone.control.registry import Holder
 from hbone.control.rpc import Peer, Refusal, RpcServer, Servable, UnixPeer, answer, receive
 from hbone.discovery.catalogue import Resource
 from hbone.discovery.resources import InvalidResource

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hbone.cli.administration import moment, state_dir_option
-from hbone.cli.arguments import ACCOUNT
+from hbone.cli.arguments import ACCOUNT, GROUP
 from hbone.cli.output import Format, emit, output_option, table
 
 if TYPE_CHECKING:
     from hbone.app.tokens import Desk
-    from hbone.config.refs import AccountRef
+    from hbone.config.refs import AccountRef, WorkloadRef
     from hbone.proto.tokens_pb2 import TokenView
 
 T = TypeVar("T")
@@ -28,23 +28,34 @@ def token() -> None:
 
 @token.command()
 @click.option("--as", "account", metavar="NS/SA", type=ACCOUNT, help="The machine is this one workload.")
+@click.option("--group", metavar="NS/NAME", type=GROUP, help="The machine is a member of this WorkloadGroup.")
 @click.option("--node", metavar="NAME", help="The machine is a node: it has the identities of workloads placed on it.")
 @click.option("--ttl", default="10m", show_default=True, help="How long it may be used: 90s, 10m, 24h.")
 @click.option("--address", default="", metavar="HOST:PORT", help="Where the machine reaches the control plane.")
 @state_dir_option
-def create(account: "AccountRef | None", node: str | None, ttl: str, address: str, state_dir: Path | None) -> None:
+def create(  # noqa: PLR0917 - one parameter for each option
+    account: "AccountRef | None",
+    group: "WorkloadRef | None",
+    node: str | None,
+    ttl: str,
+    address: str,
+    state_dir: Path | None,
+) -> None:
     """Print a token for `hbone join`. Whoever has it can join: hand it over as you would a password.
 
     \b
     hbone token create --as shop/cart
+    hbone token create --group shop/cart-vms
     hbone token create --node vm-7 --ttl 1h
     """
-    if (account is None) == (node is None):
-        raise click.UsageError("say what the machine is: --as NAMESPACE/ACCOUNT, or --node NAME")
+    if [account, group, node].count(None) != 2:
+        raise click.UsageError(
+            "say what the machine is: --as NAMESPACE/ACCOUNT, --group NAMESPACE/NAME, or --node NAME"
+        )
     from hbone.app.tokens import Wanted
     from hbone.config.units import parse_duration
 
-    wanted = Wanted(account=account, node=node or "", ttl_s=parse_duration(ttl), address=address)
+    wanted = Wanted(account=account, group=group, node=node or "", ttl_s=parse_duration(ttl), address=address)
     created = _ask(state_dir, lambda desk: desk.create(wanted))
     click.echo(created.token)
     what = f"{created.view.spiffe_id}, once, until {moment(created.view.expires_at)}"

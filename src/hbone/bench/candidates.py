@@ -195,7 +195,9 @@ def serve_node(ground: Ground, name: str, settings: dict[str, object]) -> Starte
 
 def mesh_file(directory: Path, key: str) -> Path:
     """Where the mesh of a pair of nodes is written; they read it again when it changes."""
-    return directory / f"{key}-mesh.json"
+    place = directory / f"{key}-mesh"  # its own: what lies beside a file that is watched should lie still
+    place.mkdir(exist_ok=True)
+    return place / "mesh.json"
 
 
 def node_settings(

@@ -114,7 +114,7 @@ class FilesWatch(Generic[T]):
                 async for _ in awatch(
                     watched,
                     debounce=DEBOUNCE_MS,
-                    step=20,
+                    step=50,
                     poll_delay_ms=_POLL_MS,
                     force_polling=polling,
                     recursive=watched == self._path,

@@ -5,7 +5,7 @@ wherever an address is built, so that one peer has one spelling everywhere (ztun
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
@@ -55,6 +55,8 @@ class SocketAddress:
 
     ip: IpAddress
     port: int
+    _host: str = field(default="", init=False, repr=False, compare=False)  # made once, like the text: both are asked
+    _text: str = field(default="", init=False, repr=False, compare=False)  # for again and again
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -65,10 +67,29 @@ class SocketAddress:
     @classmethod
     def of(cls, sockaddr: tuple[object, ...]) -> Self:
         """From what `getpeername` and its like return (AF_INET or AF_INET6)."""
-        return cls(parse_ip(str(sockaddr[0]).partition("%")[0]), int(str(sockaddr[1])))
+        host, port = str(sockaddr[0]), int(str(sockaddr[1]))
+        if ":" in host:
+            return cls(parse_ip(host.partition("%")[0]), port)
+        made = cls(parse_ip(host), port)
+        object.__setattr__(made, "_host", host)  # the kernel writes IPv4 as everybody does
+        return made
+
+    @property
+    def host(self) -> str:
+        """The IP address as text."""
+        host = self._host
+        if not host:
+            host = str(self.ip)
+            object.__setattr__(self, "_host", host)
+        return host
 
     def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+        text = self._text
+        if not text:
+            host = self.host
+            text = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+            object.__setattr__(self, "_text", text)
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,34 @@
 """Laws of the parts: the outbox, header blocks, the headers of a CONNECT, the first bytes of a connection."""
 
+import random
+
 import hypothesis.strategies as st
 from hpack import Decoder, Encoder
 from hpack.struct import HeaderTuple, NeverIndexedHeaderTuple
 from hypothesis import given, settings
 
-from hbone.addr import HostPort, SocketAddress, parse_ip
+from hbone.addr import Authority, HostPort, SocketAddress, parse_ip
 from hbone.errors import InvalidTarget
 from hbone.protocol.baggage import (
     WORKLOAD_TYPES,
     Baggage,
     Forwarded,
     TraceParent,
+    fresh_traceparent,
     parse_baggage,
     parse_forwarded,
     parse_traceparent,
 )
 from hbone.protocol.clienthello import ClientHello, NeedMore, NotTls, parse_client_hello
 from hbone.protocol.codes import ConnectionViolation
-from hbone.protocol.connect import ConnectRequest, NotConnect, parse_request, parse_response, request_headers
+from hbone.protocol.connect import (
+    ConnectRequest,
+    NotConnect,
+    RequestHead,
+    parse_request,
+    parse_response,
+    request_headers,
+)
 from hbone.protocol.headers import HeaderDecoder, HeaderEncoder
 from hbone.protocol.messages import fault_in_request
 from hbone.protocol.outbox import BufferPool, Outbox, OutboxOverflow
@@ -191,7 +201,28 @@ TARGETS = st.one_of(
     )
 )
 def test_a_connect_reads_what_it_writes(request: ConnectRequest) -> None:
-    assert parse_request(request_headers(request)) == request
+    assert parse_request(request_headers(request)).whole() == request
+
+
+@given(
+    TARGETS,
+    st.builds(Baggage, namespace=st.sampled_from(["", "shop"]), workload=st.text("abc", max_size=200)),
+    ADDRESSES,
+    st.one_of(st.none(), st.just("cart.shop.svc.cluster.local"), st.text("ab", min_size=90, max_size=200)),
+    st.randoms(use_true_random=False),
+)
+def test_a_request_from_a_head_has_the_bytes_of_one_written_whole(
+    authority: Authority, baggage: Baggage, client: SocketAddress, host: str | None, rng: random.Random
+) -> None:
+    traceparent = fresh_traceparent(rng)
+    request = ConnectRequest(
+        authority=authority,
+        baggage=baggage,
+        forwarded=Forwarded(client, host),
+        traceparent=parse_traceparent(traceparent),
+    )
+    block = RequestHead(authority, baggage, host).block(str(client), traceparent)
+    assert block == HeaderEncoder().encode(request_headers(request))
 
 
 @given(FIELDS)

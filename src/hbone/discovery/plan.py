@@ -10,7 +10,8 @@ waypoint (nobody gets around it by way of a shared address) or balances connecti
 so that nothing goes in clear to a workload that speaks HBONE.
 """
 
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from hbone.addr import Authority, HostPort, IpAddress, SocketAddress
 from hbone.discovery.directory import Directory, Found
@@ -44,6 +45,7 @@ __all__ = [
     "plan_outbound",
 ]
 
+PLANS_KEPT: Final = 16_384
 _DEFAULT_CONTEXT: Final = OutboundContext()
 
 
@@ -149,12 +151,17 @@ def _direct(request: Request, chosen: Candidate, service: Service | None) -> Out
     ip = request.address(workload, service, request.dialled)
     if isinstance(ip, Resolve | Refuse):
         return ip
-    target = SocketAddress(ip, chosen.port)
     if workload.protocol is Protocol.TCP:
-        return Passthrough(upstream=target, destination=workload, service=service)
+        return Passthrough(upstream=SocketAddress(ip, chosen.port), destination=workload, service=service)
+    return _tunnel(workload, service, ip, chosen.port)
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def _tunnel(workload: Workload, service: Service | None, ip: IpAddress, port: int) -> ThroughTunnel:
+    """The same plan for the same facts: what others make of it once, they find again by it."""
     return ThroughTunnel(
         peer=SocketAddress(ip, workload.hbone_port),
-        authority=target,
+        authority=SocketAddress(ip, port),
         expected=_expected(workload, service),
         destination=workload,
         service=service,
@@ -169,13 +176,30 @@ def _through(
     ip = request.address(instance, waypoint.service, waypoint.prefer)
     if isinstance(ip, Resolve | Refuse):
         return ip
+    authority = _authority(request, service, destination, ip)
+    ends = _Ends(instance, waypoint.service, destination, service)
+    return _waypoint_tunnel(ends, SocketAddress(ip, waypoint.chosen.port), authority)
+
+
+class _Ends(NamedTuple):
+    """The waypoint and the service that it is one of; the destination and the service that it is asked for."""
+
+    waypoint: Workload
+    waypoint_service: Service | None
+    destination: Workload | None
+    service: Service | None
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def _waypoint_tunnel(ends: _Ends, peer: SocketAddress, authority: Authority) -> ThroughWaypoint:
+    """As `_tunnel`."""
     return ThroughWaypoint(
-        peer=SocketAddress(ip, waypoint.chosen.port),
-        authority=_authority(request, service, destination, ip),
-        expected=_expected(instance, waypoint.service),
-        waypoint=instance,
-        destination=destination,
-        service=service,
+        peer=peer,
+        authority=authority,
+        expected=_expected(ends.waypoint, ends.waypoint_service),
+        waypoint=ends.waypoint,
+        destination=ends.destination,
+        service=ends.service,
     )
 
 

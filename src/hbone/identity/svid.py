@@ -63,6 +63,12 @@ class X509Svid:
     chain: tuple[x509.Certificate, ...]
     key: PrivateKey = field(repr=False, compare=False)
     spiffe_id: SpiffeId
+    not_after: WallTime = field(init=False, compare=False)
+    """When the first certificate of the chain ends: from then on no peer accepts it. Asked for each connection."""
+
+    def __post_init__(self) -> None:
+        ends = wall_time(min(certificate.not_valid_after_utc for certificate in self.chain))
+        object.__setattr__(self, "not_after", ends)
 
     @classmethod
     def of(cls, chain: Sequence[x509.Certificate], key: PrivateKey) -> Self:
@@ -98,11 +104,6 @@ class X509Svid:
     @property
     def not_before(self) -> WallTime:
         return wall_time(self.leaf.not_valid_before_utc)
-
-    @property
-    def not_after(self) -> WallTime:
-        """When the first certificate of the chain ends: from then on no peer accepts it."""
-        return wall_time(min(certificate.not_valid_after_utc for certificate in self.chain))
 
     @property
     def serial(self) -> int:

@@ -16,6 +16,7 @@ from hbone.net.poller import Poller
 from hbone.net.sockets import DEFAULT_KEEP_ALIVE, KeepAlive, family_of, tune, upstream_failure, upstream_timeout
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN, errno.EINTR})
+_NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)  # on Linux a new socket can have it without a further call
 _UP = frozenset({0, errno.EISCONN})
 
 Dialled = Callable[[socket.socket | None, HboneError | None], None]
@@ -44,7 +45,7 @@ class Dial:
         self._timer: asyncio.TimerHandle | None = None
         self._sock: socket.socket | None = None
         self._fd = -1
-        self._target = (str(upstream.ip), upstream.port)
+        self._target = (upstream.host, upstream.port)
 
     def start(self) -> None:
         try:
@@ -82,7 +83,8 @@ class Dial:
     def _settle(self, number: int) -> None:
         sock = self._sock
         if number in _UP and sock is not None:
-            number = self_connected(sock)
+            # only a socket that got the port which it dials can have met itself
+            number = self_connected(sock) if sock.getsockname()[1] == self._upstream.port else 0
             if not number:
                 self._sock = None
                 self._end(sock, None)
@@ -119,9 +121,10 @@ def self_connected(sock: socket.socket) -> int:
 
 def _new_socket(upstream: SocketAddress, options: DialOptions) -> socket.socket:
     """A non-blocking socket of the right family; raises OSError."""
-    sock = socket.socket(family_of(upstream.ip), socket.SOCK_STREAM)
+    sock = socket.socket(family_of(upstream.ip), socket.SOCK_STREAM | _NON_BLOCKING)
     try:
-        sock.setblocking(False)
+        if not _NON_BLOCKING:
+            sock.setblocking(False)
         tune(sock, options.keep_alive)
         if options.source is not None and options.source.version == upstream.ip.version:
             if hasattr(

@@ -46,7 +46,19 @@ class _Set(Protocol):
 class Poller:
     """Readers and writers by descriptor, as an event loop has them; `loop` for all else. `close` it in the end."""
 
-    __slots__ = ("_closed", "_ends", "_gone", "_in_turn", "_masks", "_poll", "_readers", "_set", "_writers", "loop")
+    __slots__ = (
+        "_closed",
+        "_ends",
+        "_gone",
+        "_masks",
+        "_poll",
+        "_readers",
+        "_set",
+        "_writers",
+        "in_turn",
+        "loop",
+        "turns",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -55,7 +67,9 @@ class Poller:
         self._masks: dict[int, int] = {}  # what the kernel was told
         self._gone: set[int] = set()  # left in this turn: events taken before may be of a socket that is closed
         self._ends: list[Handler] = []
-        self._in_turn = False
+        self.in_turn = False
+        self.turns = 0
+        """How many there were: what was found out in this one need not be found out again."""
         self._closed = False
         self._set: _Set = select.epoll() if hasattr(select, "epoll") else _Portable()
         self._poll = self._set.poll
@@ -107,7 +121,7 @@ class Poller:
         self._readers.pop(fd, None)
         self._writers.pop(fd, None)
         self._masks.pop(fd, None)
-        if self._in_turn:
+        if self.in_turn:
             self._gone.add(fd)
 
     def _tell(self, fd: int, old: int, new: int) -> None:
@@ -115,7 +129,7 @@ class Poller:
             # without an interest errors are reported all the same, for ever
             self._set.unregister(fd)
             del self._masks[fd]
-            if self._in_turn:
+            if self.in_turn:
                 self._gone.add(fd)
             return
         if old:
@@ -128,15 +142,16 @@ class Poller:
 
     def at_end(self, handler: Handler) -> None:
         """Call `handler` once what is ready now has been handled."""
-        if self._in_turn:
+        if self.in_turn:
             self._ends.append(handler)
         else:
             self.loop.call_soon(handler)
 
     def _turn(self) -> None:
-        self._in_turn = True
+        self.in_turn = True
         try:
             for _ in range(BUSY_TURNS):
+                self.turns += 1
                 events = self._poll(0, BATCH)
                 self._handle(events)
                 if self._ends:
@@ -144,7 +159,7 @@ class Poller:
                 if len(events) < BUSY_EVENTS:
                     break
         finally:
-            self._in_turn = False
+            self.in_turn = False
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         readers, writers, gone = self._readers, self._writers, self._gone

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Self
+from typing import Final
 
 from hbone.addr import InvalidAddress, SocketAddress
 from hbone.times import Rng
 
 MAX_BAGGAGE_BYTES: Final = 8192  # W3C Baggage §3.3.2: what all implementations take
 MAX_FORWARDED_BYTES: Final = 1024
+TRACEPARENT_BYTES: Final = 55
 WORKLOAD_TYPES: Final = ("deployment", "cronjob", "pod", "job")
 
 _VISIBLE: Final = re.compile(rb"[\t\x20-\x7e]*")
@@ -129,13 +130,13 @@ class TraceParent:
     parent_id: int
     flags: int = 0
 
-    @classmethod
-    def fresh(cls, rng: Rng) -> Self:
-        """A new trace, not sampled: hbone exports no spans."""
-        return cls(rng.getrandbits(128) or 1, rng.getrandbits(64) or 1)
-
     def header(self) -> bytes:
         return f"00-{self.trace_id:032x}-{self.parent_id:016x}-{self.flags:02x}".encode()
+
+
+def fresh_traceparent(rng: Rng) -> bytes:
+    """The header of a new trace, not sampled: hbone exports no spans."""
+    return b"00-%032x-%016x-00" % (rng.getrandbits(128) or 1, rng.getrandbits(64) or 1)
 
 
 def parse_traceparent(value: bytes) -> TraceParent | None:

@@ -19,6 +19,7 @@ from hbone.protocol.codes import ConnectionViolation, ErrorCode
 
 Field = tuple[bytes, bytes]
 
+_MOST_EXTRA_BYTES: Final = 32 + 28  # of a field, beyond its bytes in the block: overhead, and the longest static field
 FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2: what each field counts beyond its octets
 MAX_CACHED_BLOCKS: Final = 128
 
@@ -46,18 +47,25 @@ class HeaderEncoder:
             self._size_known = False
             self._prefix = b"\x20"
 
-    def encode(self, fields: Iterable[Field]) -> bytes:
-        """The block for `fields`, whose names are in lower case. A tuple says that the same fields come again."""
-        if isinstance(fields, tuple):
-            block = self._blocks.get(fields)
-            if block is None:
-                if len(self._blocks) >= MAX_CACHED_BLOCKS:
-                    self._blocks.clear()
-                block = self._blocks[fields] = b"".join(map(encode_field, fields))
+    def encode(self, fields: Iterable[Field] | bytes) -> bytes:
+        """The block for `fields`, whose names are in lower case. A tuple says that the same fields come again, bytes
+        are a block that `encode_field` made before."""
+        if isinstance(fields, bytes):
+            block = fields
+        elif isinstance(fields, tuple):
+            block = self._kept(fields)
         else:
             block = b"".join(map(encode_field, fields))
         if self._prefix:
             block, self._prefix = self._prefix + block, b""
+        return block
+
+    def _kept(self, fields: tuple[Field, ...]) -> bytes:
+        block = self._blocks.get(fields)
+        if block is None:
+            if len(self._blocks) >= MAX_CACHED_BLOCKS:
+                self._blocks.clear()
+            block = self._blocks[fields] = b"".join(map(encode_field, fields))
         return block
 
 
@@ -67,9 +75,18 @@ def encode_field(field: Field) -> bytes:
     if number is not None:
         return bytes((0x80 | number,))
     name, value = field
+    return encode_name(name) + encode_value(value)
+
+
+def encode_name(name: bytes) -> bytes:
+    """The beginning of a literal without indexing, up to its value."""
     number = _INDEX_OF_NAME.get(name)
-    head = b"\x00" + _length(len(name)) + name if number is None else _integer(number, 4)
-    return head + _length(len(value)) + value
+    return b"\x00" + _length(len(name)) + name if number is None else _integer(number, 4)
+
+
+def encode_value(value: bytes) -> bytes:
+    """The end of a literal."""
+    return _length(len(value)) + value
 
 
 def _length(n: int) -> bytes:
@@ -108,7 +125,7 @@ class HeaderDecoder:
         plain = _plain_fields(block)
         if plain is None:
             return self._decode(block)
-        if list_bytes(plain) > self._max_list:
+        if len(block) + len(plain) * _MOST_EXTRA_BYTES > self._max_list and list_bytes(plain) > self._max_list:
             raise self._too_large()
         return tuple(plain)
 

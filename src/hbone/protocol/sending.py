@@ -67,8 +67,11 @@ class SendingSide:
         ids = (frames.MAX_STREAM_ID - self._next_id) // 2 + 1
         return max(0, min(self.peer.max_streams - len(self.streams), ids))
 
-    def open_stream(self, headers: Iterable[Field], owner: object) -> Stream:
-        """Send a request; DATA may follow at once. Raises StreamsExhausted, TunnelClosing, OutboxOverflow."""
+    def open_stream(self, headers: Iterable[Field] | bytes, owner: object) -> Stream:
+        """Send a request (fields, or a block that was made before); DATA may follow at once.
+
+        Raises StreamsExhausted, TunnelClosing, OutboxOverflow.
+        """
         if self.free_streams == 0:
             raise self._why_no_stream()
         stream_id = self._next_id

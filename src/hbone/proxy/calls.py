@@ -21,6 +21,7 @@ from hbone.proxy.outcome import Outcomes
 from hbone.proxy.passthrough import PlainParts
 from hbone.proxy.pool import Pool
 from hbone.proxy.registry import Registry
+from hbone.proxy.ways import Ways
 from hbone.times import Rng
 
 
@@ -62,6 +63,7 @@ class OutboundParts:
     closing: Closing
     answers: Deadlines[Unanswered]
     half_closes: HalfCloses | None = None
+    ways: Ways = field(default_factory=Ways)
     family: socket.AddressFamily = socket.AF_UNSPEC
     context: OutboundContext = field(default_factory=OutboundContext)
 

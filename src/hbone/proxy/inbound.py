@@ -16,6 +16,7 @@ from hbone.protocol.events import Headers
 from hbone.protocol.outbox import OutboxOverflow
 from hbone.protocol.settings import Role
 from hbone.protocol.streams import Stream
+from hbone.proxy.deliveries import Deliveries
 from hbone.proxy.inbound_stream import Arrival, InboundParts, InboundStream
 from hbone.proxy.outcome import Parties, party_of
 from hbone.proxy.trusting import distrust
@@ -91,7 +92,10 @@ class Inbound:
             error = distrust(tls, newest.contexts.bundle)  # trust changed during the handshake
             if error is not None:
                 raise error
-        arrival = Arrival(id=next_tunnel_id(), peer=peer, local=local, served=served, source=tls.peer)
+        deliveries = Deliveries(parts.local, peer, local, served)
+        arrival = Arrival(
+            id=next_tunnel_id(), peer=peer, local=local, served=served, source=tls.peer, deliveries=deliveries
+        )
         return InboundTunnel(self, parts.tunnels.new_link(tls, Role.SERVER), arrival)
 
     def gone(self, tunnel: "InboundTunnel") -> None:

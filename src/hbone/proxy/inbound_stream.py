@@ -7,11 +7,11 @@ reachable 503; and 200 only when the application's connection is up.
 """
 
 import socket
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from hbone.addr import SocketAddress, text_of
-from hbone.discovery.inbound import Deliver, InboundContext, Served, plan_inbound
+from hbone.discovery.inbound import Deliver, InboundContext, Served
 from hbone.discovery.outcomes import Refuse
 from hbone.errors import ConnectionCut, HboneError, InvalidTarget, NoRoute
 from hbone.identity.spiffe import SpiffeId
@@ -20,10 +20,11 @@ from hbone.net.h2link import H2Link
 from hbone.net.relay import StreamRelay
 from hbone.net.tasks import Tasks
 from hbone.protocol.codes import ErrorCode
-from hbone.protocol.connect import ConnectRequest, parse_request, response_headers
+from hbone.protocol.connect import ReceivedRequest, parse_request, response_headers
 from hbone.protocol.events import Headers
 from hbone.protocol.proxyv2 import proxy_header
 from hbone.protocol.streams import Stream
+from hbone.proxy.deliveries import Deliveries
 from hbone.proxy.halfclose import HalfCloses
 from hbone.proxy.identities import Identities
 from hbone.proxy.judge import Authorize, Facts
@@ -71,6 +72,7 @@ class Arrival:
     local: SocketAddress
     served: Served
     source: SpiffeId
+    deliveries: Deliveries
 
 
 class InboundStream(StreamRelay):
@@ -90,8 +92,7 @@ class InboundStream(StreamRelay):
     def begin(self, headers: Headers) -> None:
         """Decide what becomes of the request; everything up to the dial happens at once."""
         parts, arrival = self._parts, self._arrival
-        source = parts.local.source_at(arrival.peer.ip)
-        self._parties.src = party_of(source, arrival.source)
+        self._parties.src = party_of(arrival.deliveries.source(), arrival.source)
         refusal = parts.registry.refusal()
         parts.registry.add(self)
         try:
@@ -126,14 +127,10 @@ class InboundStream(StreamRelay):
             workload=deliver.destination,
         )
 
-    def _target(self, request: ConnectRequest) -> Deliver:
+    def _target(self, request: ReceivedRequest) -> Deliver:
         """Where to deliver; raises InvalidTarget (400) or NoRoute (503)."""
-        parts, arrival = self._parts, self._arrival
-        context = parts.options.context
-        host = request.forwarded.host if request.forwarded is not None else None
-        if host is not None:
-            context = replace(context, forwarded_host=host)
-        plan = plan_inbound(parts.local.directory, (arrival.served,), arrival.local, request.authority, context)
+        context = self._parts.options.context
+        plan = self._arrival.deliveries.plan(request.authority, request.forwarded_host, context)
         if isinstance(plan, Refuse):
             kind = InvalidTarget if plan.status == 400 else NoRoute
             raise kind(plan.what, why=plan.why, fix=plan.fix, authority=request.authority)

@@ -17,18 +17,17 @@ from hbone.discovery.request import OutboundContext
 from hbone.errors import ConnectionCut, ConnectRefused, HboneError, NoAnswer, NoRoute, TunnelFailure
 from hbone.net.h2link import H2Link
 from hbone.net.relay import SMALL_READ, StreamRelay
-from hbone.protocol.baggage import Forwarded, TraceParent
+from hbone.protocol.baggage import fresh_traceparent
 from hbone.protocol.codes import ErrorCode, code_name
-from hbone.protocol.connect import ConnectRequest, parse_response, request_headers
+from hbone.protocol.connect import parse_response
 from hbone.protocol.events import Headers
 from hbone.protocol.streams import Stream
 from hbone.proxy.calls import Call, OutboundParts
 from hbone.proxy.entry import turn_away
-from hbone.proxy.labels import baggage_of
 from hbone.proxy.outcome import Parties, connection_view, party_of
 from hbone.proxy.passthrough import PlainConnection
-from hbone.proxy.pooling import PoolKey
 from hbone.proxy.tunnel import Tunnel
+from hbone.proxy.ways import Way
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Instant
 
@@ -49,12 +48,12 @@ class OutboundStream(StreamRelay):
         "_failure",
         "_parties",
         "_parts",
-        "_plan",
         "_refusals",
         "_started",
         "_traceparent",
         "_tunnel",
         "_waits",
+        "_way",
     )
 
     def __init__(self, parts: OutboundParts, sock: socket.socket, call: Call, context: OutboundContext) -> None:
@@ -64,16 +63,16 @@ class OutboundStream(StreamRelay):
         self.fd = sock.fileno()
         self._call = call
         self._context = context
-        self._parties = Parties("outbound", str(call.downstream), text_of(call.target), party_of(call.source, None))
-        self._plan: ThroughTunnel | ThroughWaypoint | None = None
-        self._waits: PoolKey | None = None  # in the pool's queue under this key
+        self._parties = Parties("outbound", str(call.downstream), str(call.target), party_of(call.source, None))
+        self._way: Way | None = None
+        self._waits = False  # in the pool's queue
         self._failure: HboneError | None = None  # of the attempt before
         self._early: bytearray | None = bytearray()  # None once answered
         self._answered = False
         self._attempts = 0
         self._refusals = 0
         self._tunnel: Tunnel | None = None
-        self._traceparent = TraceParent.fresh(parts.rng)
+        self._traceparent = fresh_traceparent(parts.rng)
         self._started: Instant | None = None
 
     # --- plan -----------------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ class OutboundStream(StreamRelay):
         plan = plan_outbound(parts.directory, call.source, call.target, parts.selector, self._context)
         match plan:
             case ThroughTunnel() | ThroughWaypoint():
-                self._carry(plan)
+                self._carry(parts.ways.of(plan, call.source, call.downstream.ip))
             case Passthrough():
                 self._pass_through(plan)
             case Resolve():
@@ -141,57 +140,55 @@ class OutboundStream(StreamRelay):
 
     # --- tunnel ---------------------------------------------------------------------------------------------
 
-    def _carry(self, plan: ThroughTunnel | ThroughWaypoint) -> None:
-        self._plan = plan
-        self._parties.dst = party_of(plan.destination, None)
-        self._parties.dst_addr = text_of(plan.peer)
-        self._parties.hbone_addr = text_of(plan.authority)
-        self._parties.service = plan.service
-        call = self._call
-        key = PoolKey(call.source.identity, plan.expected, plan.peer, call.downstream.ip)
-        tunnel = self._parts.pool.take(key)
+    def _carry(self, way: Way) -> None:
+        self._way = way
+        parties = self._parties
+        parties.dst = way.destination
+        parties.dst_addr = way.peer
+        parties.hbone_addr = way.authority
+        parties.service = way.plan.service
+        tunnel = self._parts.pool.take(way.key)
         if tunnel is not None:
-            self._open(tunnel)
+            self._open(way, tunnel)
         else:
-            self._waits = key
-            self._parts.pool.wait(key, self._on_tunnel)
+            self._waits = True
+            self._parts.pool.wait(way.key, self._on_tunnel)
 
     def _on_tunnel(self, tunnel: Tunnel | None, error: HboneError | None) -> None:
-        self._waits = None
+        self._waits = False
         if self._closed:
             return
-        if tunnel is not None:
-            self._open(tunnel)
+        if tunnel is not None and self._way is not None:
+            self._open(self._way, tunnel)
         else:
             self._next_endpoint(error or TunnelFailure("no tunnel"))
 
     def _next_endpoint(self, error: HboneError) -> None:
         """Nothing was sent yet: another endpoint may do."""
         self._failure = error
-        if self._plan is not None and self._attempts < MAX_ENDPOINTS:
-            context = self._context.without(self._plan)
+        if self._way is not None and self._attempts < MAX_ENDPOINTS:
+            context = self._context.without(self._way.plan)
             if context is not self._context:
                 self._context = context
                 self._attempt()
                 return
         self._give_up(error)
 
-    def _open(self, tunnel: Tunnel) -> None:
-        plan = self._plan
-        assert plan is not None and self._early is not None  # noqa: S101 -- _carry set it; not answered yet
+    def _open(self, way: Way, tunnel: Tunnel) -> None:
+        parties = self._parties
         try:
-            self.stream = tunnel.open_stream(request_headers(self._request(plan)), self)
+            self.stream = tunnel.open_stream(way.head.block(parties.src_addr, self._traceparent), self)
         except TunnelFailure as error:
             self._refused_unread(error)
             return
         self.link = tunnel.link
         self._tunnel = tunnel
         self._parts.answers.start(self)
-        self._parties.mutual_tls = True
-        self._parties.src = party_of(self._call.source, self._call.source.identity)
-        self._parties.dst = party_of(plan.destination, tunnel.link.tls.peer)
+        parties.mutual_tls = True
+        parties.src = way.source_side
+        parties.dst = way.destination_side(tunnel.link.tls.peer)
         if self._started is None:
-            self._started = self._parts.outcomes.opened(self._parties)
+            self._started = self._parts.outcomes.opened(parties)
         if self._early or self._up_done:
             self._send_again()
         if self._call.entry.optimistic and not self._up_done:
@@ -200,15 +197,6 @@ class OutboundStream(StreamRelay):
                 self._reading = True
                 self._poller.add_reader(self.fd, self._on_early_readable)
         self.link.request_flush()
-
-    def _request(self, plan: ThroughTunnel | ThroughWaypoint) -> ConnectRequest:
-        service = plan.service
-        return ConnectRequest(
-            authority=plan.authority,
-            baggage=baggage_of(self._call.source),
-            forwarded=Forwarded(client=self._call.downstream, host=service.hostname if service is not None else None),
-            traceparent=self._traceparent,
-        )
 
     # --- before the answer ----------------------------------------------------------------------------------
 
@@ -281,10 +269,10 @@ class OutboundStream(StreamRelay):
             self._poller.add_reader(self.fd, self._on_readable)  # in place of the early one, without a system call
 
     def _refused_by_peer(self, status: int) -> None:
-        plan = self._plan
+        peer = self._way.peer if self._way is not None else "the peer"
         error = ConnectRefused(
             f"http status: {status}",
-            why=_STATUS_WORDS.get(status, f"{plan.peer if plan else 'the peer'} refused the CONNECT"),
+            why=_STATUS_WORDS.get(status, f"{peer} refused the CONNECT"),
             fix="its access log has the reason",
             answer=status,
         )
@@ -310,10 +298,10 @@ class OutboundStream(StreamRelay):
         self.link = _NO_LINK
         self._tunnel = None
         self._refusals += 1
-        if self._plan is None or self._refusals > MAX_REFUSALS:
+        if self._way is None or self._refusals > MAX_REFUSALS:
             self._give_up(error)
         else:
-            self._carry(self._plan)
+            self._carry(self._way)
 
     def on_link_lost(self, error: HboneError) -> None:
         if self._answered or self._closed:
@@ -341,8 +329,8 @@ class OutboundStream(StreamRelay):
         if self._answered or self._closed:
             super().cut(error, code)
             return
-        if self._waits is not None:
-            self._parts.pool.forget_waiter(self._waits, self._on_tunnel)
+        if self._waits and self._way is not None:
+            self._parts.pool.forget_waiter(self._way.key, self._on_tunnel)
         self.link.reset(self.stream, code)
         self._give_up(error)
 

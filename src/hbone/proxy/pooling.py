@@ -5,7 +5,7 @@ from which address. Nothing else may share it, so no workload's bytes ever trave
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from hbone.addr import IpAddress, SocketAddress
@@ -27,6 +27,13 @@ class PoolKey:
     expected: frozenset[SpiffeId]
     peer: SocketAddress
     source_ip: IpAddress | None
+    _hash: int = field(init=False, repr=False, compare=False)  # made once: a key is looked up for each connection
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.source, self.expected, self.peer, self.source_ip)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,7 @@ class Tunnel:
             group=self.link.tls.group,
         )
 
-    def open_stream(self, headers: Headers, owner: object) -> Stream:
+    def open_stream(self, headers: Headers | bytes, owner: object) -> Stream:
         """Send the CONNECT; raises TunnelFailure (nothing was sent then) when the tunnel takes none after all."""
         try:
             stream = self.link.connection.open_stream(headers, owner)

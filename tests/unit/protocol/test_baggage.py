@@ -9,6 +9,7 @@ from hbone.protocol.baggage import (
     Baggage,
     Forwarded,
     TraceParent,
+    fresh_traceparent,
     parse_baggage,
     parse_forwarded,
     parse_traceparent,
@@ -149,7 +150,8 @@ def test_what_is_not_a_trace_is_none(text: bytes) -> None:
 
 
 def test_a_fresh_trace_is_well_formed_and_not_sampled() -> None:
-    trace = TraceParent.fresh(random.Random(1))
+    trace = parse_traceparent(fresh_traceparent(random.Random(1)))
+    assert trace is not None
     assert len(trace.header()) == 55
     assert parse_traceparent(trace.header()) == trace
     assert trace.flags == 0

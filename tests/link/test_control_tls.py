@@ -114,6 +114,14 @@ async def test_an_expired_join_token_is_refused(tmp_path: Path) -> None:
             await up.tokens.check(token.credential.partition(" ")[2])
 
 
+@pytest.mark.parametrize("address", ["nonsense:", "http://10.0.0.1", "10.0.0.1:99999", "a b:15012"])
+async def test_a_token_that_leads_nowhere_is_not_made(tmp_path: Path, address: str) -> None:
+    async with remote(tmp_path) as up:
+        with pytest.raises(UsageError):
+            await up.tokens.create(TokenWish(identity=WEB, address=address))
+        assert list(await up.tokens.all()) == []
+
+
 async def test_a_revoked_or_forged_join_token_is_not_known(tmp_path: Path) -> None:
     async with remote(tmp_path) as up:
         token, record = await up.tokens.create(TokenWish(identity=WEB))

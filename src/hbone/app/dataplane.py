@@ -338,5 +338,6 @@ def _stranger(downstream: SocketAddress) -> NoRoute:
     return NoRoute(
         f"no workload of this node connects from {downstream.ip}",
         why="so there is no identity to speak with",
-        fix="add a WorkloadEntry with this address, or run a dedicated node (`workload`)",
+        fix="add a WorkloadEntry with this address, or say whom all programs here speak as: `hbone up --as NS/SA`, "
+        "`workload` of a node",
     )

@@ -111,8 +111,13 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
         if b"PRIVATE KEY-----" in content:
             raise UsageError(f"{path} is a private key", fix="name the file of its certificate") from error
         raise UsageError(
-            f"{path} holds no certificates", why=str(error)[:200], fix="give a file with BEGIN CERTIFICATE blocks"
+            f"{path} holds no certificates", why=_why(error, content), fix="give a file with BEGIN CERTIFICATE blocks"
         ) from error
+
+
+def _why(error: Exception, content: bytes) -> str:
+    """The library's own words where there is something to read; for anything else they lead astray."""
+    return str(error)[:200] if b"-----BEGIN CERTIFICATE-----" in content else "it is not in PEM form"
 
 
 def read_roots(path: Path) -> tuple[x509.Certificate, ...]:

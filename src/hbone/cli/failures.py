@@ -135,7 +135,7 @@ def _of_hbone(error: HboneError) -> Iterator[str]:
 
 
 def _of_click(error: click.ClickException) -> Iterator[str]:
-    message = error.format_message().rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")  # choices come one a line
     yield _line(message[:1].lower() + message[1:])
     if isinstance(error, click.UsageError):
         shown = f"`{error.ctx.command_path} --help` shows" if error.ctx is not None else "add --help to see"

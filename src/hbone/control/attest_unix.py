@@ -1,12 +1,14 @@
 """Who on this machine may have which identity: by the user id that the kernel vouches for.
 
 The user who runs the control plane, and root, may have every identity of the mesh: both could read the CA's key
-anyway. Any other user has what the operator granted, nothing by default.
+anyway. Any other user has what the operator granted, nothing by default. The control plane's own identity, and those of
+nodes that joined, are nobody's: whoever had them by mistake would be taken for those machines.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hbone.control.nodes import RESERVED
 from hbone.errors import Problem
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 
@@ -60,6 +62,8 @@ class UnixAccess:
             return f"{spiffe_id} is not of this mesh, whose trust domain is {self.trust_domain}"
         if not spiffe_id.path:
             return f"{spiffe_id} names the whole trust domain"
+        if spiffe_id.namespace in RESERVED:
+            return f"the namespace {spiffe_id.namespace} is the control plane's own"
         if self.is_trusted(uid) or any(grant.covers(spiffe_id) for grant in self.grants.get(uid, ())):
             return ""
         return f"uid {uid} may not have {spiffe_id}"

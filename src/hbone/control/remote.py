@@ -7,7 +7,7 @@ from hbone.addr import IpAddress
 from hbone.control.callers import Call, Caller, NotAuthenticated
 from hbone.control.issue import Redeem
 from hbone.control.lease import Holder
-from hbone.control.nodes import Placement, node_of
+from hbone.control.nodes import RESERVED, Placement, node_of
 from hbone.control.rpc import Peer, RemotePeer
 from hbone.errors import PeerRejected
 from hbone.identity.bundle import TrustBundle
@@ -39,7 +39,11 @@ class RemoteRules:
         """Why a caller may not have an identity; empty if it may."""
         if asked.trust_domain != self.trust_domain:
             return f"{asked} is not of this mesh, whose trust domain is {self.trust_domain}"
-        if asked == proven.identity or self.placement.places(proven.node, asked):
+        if asked == proven.identity:
+            return ""
+        if asked.namespace in RESERVED:
+            return f"the namespace {asked.namespace} is the control plane's own"
+        if self.placement.places(proven.node, asked):
             return ""
         if proven.node:
             return f"no workload of {asked} is placed on node {proven.node}"

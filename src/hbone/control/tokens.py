@@ -23,6 +23,7 @@ from hbone.control.callers import Call, Caller, NotAuthenticated
 from hbone.control.issue import CannotSign
 from hbone.control.nodes import RESERVED, node_identity, node_of
 from hbone.control.remote import Proven, RemoteRules
+from hbone.control.tls_endpoint import parse_control_address
 from hbone.errors import HboneError, UsageError
 from hbone.identity.jwk import decode, encode
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
@@ -283,6 +284,8 @@ def used(record: TokenRecord, key_sha256: str, now: WallTime) -> TokenRecord | N
 
 
 def _check(wish: TokenWish) -> None:
+    if wish.address:
+        parse_control_address(wish.address)
     if not 1 <= wish.ttl_s <= MAX_TTL_S:
         raise UsageError(f"a lifetime of {wish.ttl_s:g} s", fix=f"choose 1 second to {MAX_TTL_S / 86_400:g} days")
     if wish.identity.namespace in RESERVED and not node_of(wish.identity):

@@ -33,8 +33,15 @@ class _Known(click.Choice[str]):
     """One of the choices, or as much of it as tells it from the others: `workload`, `conn`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        fitting = [str(choice) for choice in self.choices if str(choice).startswith(str(value))]
-        return super().convert(fitting[0] if len(fitting) == 1 else value, param, ctx)
+        known = [str(choice) for choice in self.choices]
+        fitting = [choice for choice in known if choice.startswith(str(value))]
+        if value in known or len(fitting) == 1:
+            return super().convert(value if value in known else fitting[0], param, ctx)
+        from difflib import get_close_matches
+
+        near = fitting or get_close_matches(str(value), known, n=1, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"
+        raise click.BadParameter(f"there is no {value!r} to get; {hint}", ctx, param)
 
 
 @click.command(epilog=_help())

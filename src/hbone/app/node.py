@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from hbone import __version__
 from hbone.app.allow import only
+from hbone.app.certificates import CERTIFICATES, about_to_end, describe_certificates
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
 from hbone.app.life import Life
@@ -90,6 +91,7 @@ class Node:
     async def bind(self) -> None:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
         self.keeper = IdentityKeeper(self._source(), self._clock, system_rng())
+        describe_certificates(self.metrics, self.keeper, self._clock)
         identities = self._identities = TlsIdentities(self.keeper, self._clock)
         around = Surroundings(
             store=self.store,
@@ -260,8 +262,9 @@ class Node:
 
     @property
     def pending(self) -> tuple[str, ...]:
-        """What it still waits for before it takes connections."""
-        return tuple(sorted(self._life.pending))
+        """What it still waits for before it takes connections, or should be sent more."""
+        ending = {CERTIFICATES} if about_to_end(self.keeper.views()) else set[str]()
+        return tuple(sorted(self._life.pending | ending))
 
     def listeners(self) -> tuple[ListenerView, ...]:
         """Where it takes connections."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Self
 
 from hbone.control.credentials import Credentials, SvidSource
-from hbone.control.renewals import IdentityView, Priority, Renewals, State
+from hbone.control.renewals import IdentityView, LifeWarning, Priority, Renewals, State
 from hbone.errors import HboneError, IdentityUnavailable
 from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import SpiffeId
@@ -42,6 +42,7 @@ class IdentityKeeper:
         self._subscribers: dict[object, OnRotation] = {}
         self._wake = asyncio.Event()
         self._tasks = Tasks("identities")
+        self.asked = {"ok": 0, "failed": 0}  # certificates that were asked for, by what came of it
 
     async def get(self, spiffe_id: SpiffeId, priority: Priority = Priority.REAL_TIME) -> Credentials:
         """Valid credentials. Waits only while the first attempt is under way; after a failure the reason is raised
@@ -116,9 +117,11 @@ class IdentityKeeper:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
+            for warning in self._renewals.warnings():
+                _warn(warning)
             for spiffe_id in self._renewals.take_due():
                 self._tasks.start(self._renew(spiffe_id), name=str(spiffe_id))
-            due = self._renewals.next_due()
+            due = self._renewals.next_look()
             pause_s = _LOOK_AGAIN_S if due is None else min(_LOOK_AGAIN_S, due - self._clock.now())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, pause_s)):
@@ -144,13 +147,19 @@ class IdentityKeeper:
             self._wake.set()
 
     def _failed(self, spiffe_id: SpiffeId, error: HboneError) -> None:
+        """Said once for each reason; from then on only `warnings` speak, so that a CA which is away for hours does not
+        fill the log."""
+        before = self._renewals.failure(spiffe_id)
         wait_s = self._renewals.failed(spiffe_id, error)
+        self.asked["failed"] += 1
+        level = logging.DEBUG if before is not None and str(before) == str(error) else logging.WARNING
         left = self._renewals.credentials(spiffe_id)
         state = State.AVAILABLE if left is not None else State.UNAVAILABLE
         values = {"identity": str(spiffe_id), "error": str(error), "retry_in_s": round(wait_s, 1), "state": state.value}
-        log.warning("no certificate", extra=values)
+        log.log(level, "no certificate", extra=values)
 
     def _tell(self, spiffe_id: SpiffeId, credentials: Credentials) -> None:
+        self.asked["ok"] += 1
         svid = credentials.svid
         values = {"identity": str(spiffe_id), "serial": f"{svid.serial:x}", "not_after": svid.not_after}
         log.info("certificate issued", extra=values)
@@ -164,3 +173,16 @@ class IdentityKeeper:
         waiting = self._waiting.pop(spiffe_id, None)
         if waiting is not None:
             waiting.set()
+
+
+def _warn(warning: LifeWarning) -> None:
+    values = {
+        "identity": str(warning.spiffe_id),
+        "life_spent": f"{warning.threshold:.0%}",
+        "ends_in_s": round(warning.ends_in_s, 1),
+        "error": warning.failing,
+    }
+    if warning.threshold >= 1:
+        log.error("certificate has ended and was not renewed", extra=values)
+    else:
+        log.warning("certificate is not renewed", extra=values)

@@ -11,14 +11,14 @@ the state is `Unavailable` only where there is none to serve.
 Requests wait in the order of (priority, due time); at most `MAX_CONCURRENT` are out at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from hbone.control.credentials import Credentials
 from hbone.errors import HboneError
 from hbone.identity.revocation import Revocations
-from hbone.identity.rotation import has_ended, renew_at, retry_after
+from hbone.identity.rotation import DANGER, has_ended, life_spent, next_threshold_s, passed, renew_at, retry_after
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import authority_key_id
 from hbone.times import Clock, Instant, Rng, WallTime
@@ -28,6 +28,7 @@ MAX_CONCURRENT = 8  # as ztunnel: a restarted node must not hold a CA under hund
 
 _RENEW_WITHIN_S = 60.0
 _AGAIN_S = 1.0
+_LATE_S = 0.001  # past a threshold, not on it
 
 
 class Priority(IntEnum):
@@ -47,7 +48,8 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityView:
-    """One identity as the operator sees it. `failing` is why the last attempt to renew failed, empty if it did not."""
+    """One identity as the operator sees it. `failing` is why the last attempt to renew failed, empty if it did not.
+    `spent`: which part of the certificate's life is over, None without one."""
 
     spiffe_id: SpiffeId
     state: State
@@ -56,10 +58,26 @@ class IdentityView:
     renewal_in_s: float
     attempts_failed: int
     failing: str
+    spent: float | None = None
+
+    @property
+    def in_danger(self) -> bool:
+        """There is a certificate, it is about to end or has, and its renewal fails."""
+        return self.spent is not None and self.spent >= DANGER and bool(self.failing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifeWarning:
+    """A certificate whose renewal fails is older than another part of its life: `threshold`, 1 for all of it."""
+
+    spiffe_id: SpiffeId
+    threshold: float
+    ends_in_s: float
+    failing: str
 
 
 class _Entry:
-    __slots__ = ("credentials", "due", "error", "failures", "priority", "requested")
+    __slots__ = ("came", "credentials", "due", "error", "failures", "priority", "requested", "warned")
 
     def __init__(self, due: Instant, priority: Priority) -> None:
         self.credentials: Credentials | None = None
@@ -68,6 +86,11 @@ class _Entry:
         self.priority = priority
         self.failures = 0
         self.requested = False
+        self.came = WallTime(0.0)  # when the credentials did
+        self.warned = 0.0  # the threshold of their life that was told last
+
+    def spent(self, wall: WallTime) -> float | None:
+        return None if self.credentials is None else life_spent(self.credentials.svid, came=self.came, now=wall)
 
     def state(self, wall: WallTime) -> State:
         if self.credentials is not None:
@@ -158,6 +181,38 @@ class Renewals:
             return None
         return min((entry.due for entry in self._entries.values() if not entry.requested), default=None)
 
+    def next_look(self) -> Instant | None:
+        """When `take_due` or `warnings` has something to give."""
+        due = self.next_due()
+        return min((*self._thresholds(), *(() if due is None else (due,))), default=None)
+
+    def _thresholds(self) -> Iterator[Instant]:
+        """When each certificate whose renewal fails passes the next threshold of its life."""
+        now, wall = self._clock.now(), self._clock.wall()
+        for entry in self._entries.values():
+            if entry.failures and entry.credentials is not None:
+                wait_s = next_threshold_s(entry.credentials.svid, came=entry.came, now=wall)
+                if wait_s is not None:
+                    yield Instant(now + wait_s + _LATE_S)
+
+    def warnings(self) -> list[LifeWarning]:
+        """What has become dangerous since the last call: one for each certificate and threshold."""
+        wall = self._clock.wall()
+        found: list[LifeWarning] = []
+        for spiffe_id, entry in self._entries.items():
+            spent = entry.spent(wall)
+            if spent is None or entry.credentials is None or not entry.failures:
+                continue
+            threshold = passed(spent)
+            if threshold > entry.warned:
+                entry.warned = threshold
+                ends_in_s = entry.credentials.svid.not_after - wall
+                failing = str(entry.error)
+                found.append(
+                    LifeWarning(spiffe_id=spiffe_id, threshold=threshold, ends_in_s=ends_in_s, failing=failing)
+                )
+        return found
+
     def issued(self, spiffe_id: SpiffeId, credentials: Credentials) -> bool:
         """It came; False if nobody needs it any more."""
         entry = self._returned(spiffe_id)
@@ -165,7 +220,8 @@ class Renewals:
             return False
         entry.credentials, entry.error, entry.failures = credentials, None, 0
         entry.priority = Priority.BACKGROUND
-        came = self._clock.wall()
+        came = entry.came = self._clock.wall()
+        entry.warned = 0.0
         at = renew_at(credentials.svid, self._rng.uniform(-1.0, 1.0), came=came)
         # a certificate that is nearly over when it comes, from a CA near its own end, must not be asked for in a loop
         wait_s = max(at - came, retry_after(0, self._rng))
@@ -197,6 +253,7 @@ class Renewals:
                 renewal_in_s=max(0.0, entry.due - now),
                 attempts_failed=entry.failures,
                 failing=str(entry.error) if entry.error else "",
+                spent=entry.spent(wall),
             )
             for spiffe_id, entry in self._entries.items()
         )

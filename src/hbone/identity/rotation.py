@@ -1,4 +1,4 @@
-"""When to ask for the next certificate, and how long to wait after a failure.
+"""When to ask for the next certificate, how long to wait after a failure, and when that begins to be dangerous.
 
 Traffic goes on with the old certificate while the CA is away; it stops only when that certificate ends.
 """
@@ -8,6 +8,13 @@ from hbone.times import Rng, WallTime
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 150.0  # ztunnel's ceiling
+BACKDATED_S = 120.0  # istiod's and our CA's certificates begin so long before they are issued
+THRESHOLDS = (0.5, 0.75, 0.9, 1.0)
+"""Parts of a certificate's life: an operator is told of each that passes while its renewal fails."""
+
+DANGER = 0.9
+"""From here on a certificate that is not renewed is about to end: a node should not be sent new work."""
+
 _DOUBLINGS = 8  # 2^8 s is past the ceiling; keeps the power small however long the CA is away
 
 
@@ -19,6 +26,25 @@ def renew_at(svid: X509Svid, jitter: float, *, came: WallTime) -> WallTime:
     """
     life_s = svid.not_after - came
     return WallTime(came + life_s * (0.5 + 0.05 * jitter))
+
+
+def life_spent(svid: X509Svid, *, came: WallTime, now: WallTime) -> float:
+    """Which part of a certificate's life is over, 1 at its end and more after it. `came`: when we first had it, which
+    after a restart is later than when it was issued."""
+    begin = min(came, svid.not_before + BACKDATED_S)
+    return (now - begin) / max(svid.not_after - begin, 1e-9)
+
+
+def passed(spent: float) -> float:
+    """The last of THRESHOLDS that has passed, 0 if none has."""
+    return max((threshold for threshold in THRESHOLDS if spent >= threshold), default=0.0)
+
+
+def next_threshold_s(svid: X509Svid, *, came: WallTime, now: WallTime) -> float | None:
+    """Seconds until another of THRESHOLDS passes; None when all have."""
+    spent = life_spent(svid, came=came, now=now)
+    ahead = [threshold for threshold in THRESHOLDS if threshold > spent]
+    return (ahead[0] - spent) * (svid.not_after - now) / (1 - spent) if ahead else None
 
 
 def retry_after(attempt: int, rng: Rng) -> float:

@@ -145,6 +145,13 @@ SVID_EXPIRY: Final = Metric(
     unit="seconds",
     help="When the certificate of an identity expires, Unix time",
 )
+SVID_EXPIRY_SECONDS: Final = Metric(
+    name="hbone_svid_expiry_seconds",
+    kind=_GAUGE,
+    labels=("identity",),
+    unit="seconds",
+    help="How long the certificate of an identity still lasts; below zero once it has ended",
+)
 SVID_RENEWALS: Final = Metric(
     name="hbone_svid_renewals", kind=_COUNTER, labels=("result",), help="Certificates asked for"
 )
@@ -177,6 +184,7 @@ METRICS: Final = (
     CONNECT_SECONDS,
     LIMIT_REACHED,
     SVID_EXPIRY,
+    SVID_EXPIRY_SECONDS,
     SVID_RENEWALS,
     CONFIG_RELOADS,
     WORKLOADS,

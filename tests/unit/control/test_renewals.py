@@ -200,3 +200,52 @@ def test_only_valid_credentials_are_handed_out(desk: Desk) -> None:
     assert set(desk.renewals.all_credentials()) == {WEB}
     desk.clock.advance(TTL_S + 1)
     assert desk.renewals.all_credentials() == {}
+
+
+# while renewals fail
+
+
+def fail_until(desk: Desk, spent: float) -> list[tuple[float, float]]:
+    """Every renewal fails until so much of the certificate's life is over: the warnings, with when they came."""
+    came: list[tuple[float, float]] = []
+    began = desk.clock.wall()
+    while desk.clock.wall() - began < spent * TTL_S:
+        look = desk.renewals.next_look()
+        assert look is not None
+        desk.clock.advance(look - desk.clock.now())
+        for spiffe_id in desk.renewals.take_due():
+            desk.renewals.failed(spiffe_id, AWAY)
+        came += [(one.threshold, (desk.clock.wall() - began) / TTL_S) for one in desk.renewals.warnings()]
+    return came
+
+
+def test_a_certificate_that_is_not_renewed_is_told_once_at_each_threshold(desk: Desk) -> None:
+    desk.given()
+    came = fail_until(desk, 1.5)
+    assert [threshold for threshold, _ in came] == [0.5, 0.75, 0.9, 1.0]
+    for threshold, at in came:
+        assert threshold <= at < threshold + (0.06 if threshold == 0.5 else 0.001), "the first attempt has its jitter"
+
+
+def test_a_certificate_that_is_renewed_is_not_told(desk: Desk) -> None:
+    desk.given()
+    desk.wait_due()
+    assert desk.renewals.take_due() == [WEB]
+    desk.renewals.failed(WEB, AWAY)
+    desk.renewals.warnings()
+    desk.wait_due()
+    while not desk.renewals.take_due():
+        desk.wait_due()
+    assert desk.renewals.issued(WEB, desk.issue(WEB))
+    assert [threshold for threshold, _ in fail_until(desk, 0.8)] == [0.5, 0.75], "and the next one begins anew"
+
+
+def test_a_certificate_is_in_danger_from_nine_tenths_of_its_life_on_if_it_is_not_renewed(desk: Desk) -> None:
+    desk.given()
+    fail_until(desk, 0.85)
+    (view,) = desk.renewals.views()
+    assert view.spent is not None
+    assert (view.in_danger, view.spent < 0.9) == (False, True)
+    fail_until(desk, 0.1)
+    (view,) = desk.renewals.views()
+    assert (view.in_danger, view.state) == (True, State.AVAILABLE)

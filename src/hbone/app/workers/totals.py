@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final
 
 from hbone.telemetry.metrics import CHUNK_LINES, Metrics
-from hbone.telemetry.names import BUILD, SERVICES, SVID_EXPIRY, WORKLOADS
+from hbone.telemetry.names import BUILD, SERVICES, SVID_EXPIRY, SVID_EXPIRY_SECONDS, WORKLOADS
 
 MAX_KEPT: Final = 200_000  # series of ended workers; beyond that further ones begin anew
 
@@ -20,6 +20,7 @@ RULES: Final[Mapping[str, Rule]] = {
     WORKLOADS.name: max,  # every worker knows the same mesh
     SERVICES.name: max,
     SVID_EXPIRY.name: min,  # each has a certificate of its own; what ends first needs attention first
+    SVID_EXPIRY_SECONDS.name: min,
 }
 _GROWING: Final = frozenset({"counter", "histogram"})
 

@@ -28,6 +28,7 @@ from hbone.telemetry.views import as_json
 log = logging.getLogger("hbone.node")
 
 SLICE: Final = 500  # views between two looks at the loop
+_LOOK_S: Final = 1.0  # after it was ready, a node waits for something again when its certificates are about to end
 
 
 async def _metrics(node: Node, _: NodeWindow) -> str:
@@ -121,8 +122,14 @@ class Worker:
 
     async def _tell_ready(self, node: Node, channel: Channel) -> None:
         await node.wait_ready()
-        channel.send(Waiting(pending=[]))
+        told = node.pending
+        channel.send(Waiting(pending=list(told)))
         calm_collector()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if node.pending != told:
+                told = node.pending
+                channel.send(Waiting(pending=list(told)))
 
     async def _listen(self, channel: Channel, stop: Stop) -> None:
         try:

@@ -20,6 +20,7 @@ from cryptography.x509.verification import Store, VerificationError
 
 from hbone.ca.authority import CertificateAuthority
 from hbone.errors import InvalidConfiguration, Problem
+from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.spiffe import TrustDomain
 from hbone.identity.svid import InvalidSvid, PrivateKey, key_der, load_key, public_der
 from hbone.identity.verify import path_to_root
@@ -122,9 +123,9 @@ class _Reader:
         if name not in self._files:
             return []
         try:
-            return x509.load_pem_x509_certificates(self._files[name])
-        except (ValueError, x509.InvalidVersion) as error:
-            self.problem(name, f"no PEM certificates: {str(error)[:150]}", "put BEGIN CERTIFICATE blocks here")
+            return certificates_in(self._files[name])
+        except NoCertificates as error:
+            self.problem(name, f"no PEM certificates: {error}", "put BEGIN CERTIFICATE blocks here")
             return []
 
     def key(self, name: str) -> PrivateKey | None:

@@ -16,6 +16,7 @@ from hbone.ca.material import KUBERNETES_TLS, PLUGGED_IN
 from hbone.cli.output import Style, duration, styled
 from hbone.errors import UsageError
 from hbone.identity.bundle import BundleDocument
+from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.svid import NotAnSvid, extended_usage, leaf_faults, spiffe_id_of
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -106,18 +107,13 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     """The PEM certificates of a file, `-` for standard input; raises UsageError, OSError."""
     content = _content(path)
     try:
-        return x509.load_pem_x509_certificates(content)
-    except (ValueError, x509.InvalidVersion) as error:
+        return certificates_in(content)
+    except NoCertificates as error:
         if b"PRIVATE KEY-----" in content:
             raise UsageError(f"{path} is a private key", fix="name the file of its certificate") from error
         raise UsageError(
-            f"{path} holds no certificates", why=_why(error, content), fix="give a file with BEGIN CERTIFICATE blocks"
+            f"{path} holds no certificates", why=str(error), fix="give a file with BEGIN CERTIFICATE blocks"
         ) from error
-
-
-def _why(error: Exception, content: bytes) -> str:
-    """The library's own words where there is something to read; for anything else they lead astray."""
-    return str(error)[:200] if b"-----BEGIN CERTIFICATE-----" in content else "it is not in PEM form"
 
 
 def read_roots(path: Path) -> tuple[x509.Certificate, ...]:

@@ -19,6 +19,7 @@ from cryptography.x509.verification import Store
 
 from hbone.errors import HboneError
 from hbone.identity.jwk import InvalidKeySet, Jwk, parse_key_set, to_jwk
+from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import TrustDomain
 
@@ -60,11 +61,11 @@ class TrustBundle:
     def from_pem(cls, domain: TrustDomain, pem: bytes) -> Self:
         """One or several concatenated certificates; raises InvalidBundle."""
         try:
-            return cls.of(domain, x509.load_pem_x509_certificates(pem))
-        except (ValueError, x509.InvalidVersion) as error:
+            return cls.of(domain, certificates_in(pem))
+        except NoCertificates as error:
             raise InvalidBundle(
                 f"the roots of trust domain {domain} are not PEM certificates",
-                why=str(error)[:200],
+                why=str(error),
                 fix="give one or more BEGIN CERTIFICATE blocks",
             ) from error
 

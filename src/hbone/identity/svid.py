@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hbone.errors import HboneError, PeerRejected
+from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
 from hbone.times import WallTime
 
@@ -92,8 +93,8 @@ class X509Svid:
     def from_pem(cls, chain_pem: bytes, key_pem: bytes) -> Self:
         """From the contents of a chain file and of an unencrypted key file; raises InvalidSvid."""
         try:
-            chain = x509.load_pem_x509_certificates(chain_pem)
-        except (ValueError, x509.InvalidVersion) as error:
+            chain = certificates_in(chain_pem)
+        except NoCertificates as error:
             raise InvalidSvid("the chain holds no PEM certificates", why=str(error)) from error
         return cls.of(chain, load_key(key_pem))
 

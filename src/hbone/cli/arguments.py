@@ -1,5 +1,6 @@
 """What commands take on their lines: identities, ports, HOST:PORT; a wrong one is told with what would be right."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -95,7 +96,7 @@ def _split_forward(text: str) -> tuple[str, str]:
 
 
 class ExposePortType(click.ParamType[Any]):
-    """PORT, MESHPORT:PORT or MESHPORT:ADDR:PORT."""
+    """PORT, MESHPORT:PORT, ADDR:PORT or MESHPORT:ADDR:PORT; the mesh's port is the local one unless it is given."""
 
     name = "[MESHPORT:][ADDR:]PORT"
 
@@ -104,12 +105,13 @@ class ExposePortType(click.ParamType[Any]):
     ) -> "tuple[int, SocketAddress]":
         from hbone.addr import InvalidAddress, SocketAddress, parse_port
 
-        parts = str(value).split(":", 1)
+        first, colon, rest = str(value).partition(":")
+        given = colon and first.isdecimal()
+        text = rest if given else str(value)
+        text = re.sub(r"^localhost:", "127.0.0.1:", text if ":" in text else f"127.0.0.1:{text}")
         try:
-            mesh_port = parse_port(parts[0])
-            rest = parts[-1]
-            local = SocketAddress.parse(rest.replace("localhost", "127.0.0.1") if ":" in rest else f"127.0.0.1:{rest}")
-            return mesh_port, local
+            local = SocketAddress.parse(text)
+            return parse_port(first) if given else local.port, local
         except InvalidAddress as error:
             self.fail(f"{error}; the form is {self.name}, for example 8080 or 80:127.0.0.1:8080", param, ctx)
 

@@ -63,22 +63,28 @@ class Node:
     """One data plane with its own store, certificates and access log."""
 
     def __init__(
-        self, settings: NodeSettings, issuer: DirectIssuer, state: MeshState, authorize: Authorize | None = None
+        self,
+        settings: NodeSettings,
+        issuer: DirectIssuer,
+        state: MeshState,
+        authorize: Authorize | None = None,
+        clock: SystemClock | None = None,
     ) -> None:
+        clock = clock or SystemClock()
         self.log = io.StringIO()
         self._stopped = False
         self.issuer = issuer
         self.store = Store()
         self.store.replace_all(Source.MANIFESTS, state)
-        self.keeper = IdentityKeeper(issuer, SystemClock(), system_rng())
-        self.identities = TlsIdentities(self.keeper, SystemClock())
+        self.keeper = IdentityKeeper(issuer, clock, system_rng())
+        self.identities = TlsIdentities(self.keeper, clock)
         self.dataplane = DataPlane(
             settings,
             Surroundings(
                 store=self.store,
                 identities=self.identities,
                 access=AccessLog(self._write, "text"),
-                clock=SystemClock(),
+                clock=clock,
                 authorize=authorize,
             ),
         )
@@ -194,7 +200,7 @@ class Mesh:
         """
         forwards = [{"listen": "127.0.0.1:0", **forward} for forward in overrides.pop("forwards", [])]
         inbound = overrides.pop("inbound", f"{ip}:0")
-        authorize = overrides.pop("authorize", None)
+        authorize, clock = overrides.pop("authorize", None), overrides.pop("clock", None)
         settings = NodeSettings.model_validate(
             {
                 **({"workload": account} if account else {"mode": "shared"}),
@@ -212,7 +218,7 @@ class Mesh:
             }
         )
         while True:
-            node = Node(settings, issuer or DirectIssuer(self.authority), self.state, authorize)
+            node = Node(settings, issuer or DirectIssuer(self.authority), self.state, authorize, clock)
             await node.start()
             if not node.ports & PORTS:
                 break

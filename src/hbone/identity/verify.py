@@ -10,7 +10,7 @@ vouch for identities of domain B.
 
 import enum
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -18,6 +18,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 
 from hbone.errors import PeerRejected
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.rotation import BACKDATED_S
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import NotAnSvid, extended_usage, leaf_faults, spiffe_id_of
 from hbone.times import WallTime
@@ -273,16 +274,25 @@ def _why_no_path(
                 not_after=certificate.not_valid_after_utc,
             )
         if moment < certificate.not_valid_before_utc:
-            return NotYetValid(
-                f"{whose} begins at {certificate.not_valid_before_utc:%FT%TZ}",
-                why=f"it is {moment:%FT%TZ} here",
-                fix="check both machines' clocks",
-                spiffe_id=spiffe_id,
-                not_before=certificate.not_valid_before_utc,
-            )
+            return _not_yet_valid(whose, certificate, spiffe_id, moment)
     if anchored:
         return BrokenChain(f"the certificate chain of {spiffe_id} is not valid", why=error[:300], spiffe_id=spiffe_id)
     return _untrusted(path[-1], bundle, spiffe_id)
+
+
+def _not_yet_valid(whose: str, certificate: x509.Certificate, spiffe_id: SpiffeId, moment: datetime) -> NotYetValid:
+    """Nearly always a clock: CAs date certificates back, so a peer's certificate tells what time it was at its CA."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    issued = begins + timedelta(seconds=BACKDATED_S)
+    behind_s = (issued - moment).total_seconds()
+    return NotYetValid(
+        f"{whose} is not yet valid: it begins at {begins:%FT%TZ}",
+        why=f"it is {moment:%FT%TZ} here, and was about {issued:%FT%TZ} at its CA when it was issued, for"
+        f" {begins:%FT%TZ} to {ends:%FT%TZ}",
+        fix=f"compare both machines' clocks: this one is {behind_s:.0f} s or more behind the CA's",
+        spiffe_id=spiffe_id,
+        not_before=begins,
+    )
 
 
 def _untrusted(last: x509.Certificate, bundle: TrustBundle, spiffe_id: SpiffeId) -> UntrustedRoot:

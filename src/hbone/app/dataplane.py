@@ -101,6 +101,7 @@ class DataPlane:
         self.inbound = Inbound(self._inbound_parts(parts))
         self.outbound = Outbound(self._outbound_parts())
         around.identities.on_renewed(self.pool.identity_renewed)
+        around.identities.on_renewed(self.inbound.identity_renewed)
 
     # --- building -------------------------------------------------------------------------------------------
 

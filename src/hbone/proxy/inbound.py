@@ -3,11 +3,13 @@
 accept → TLS (the verified identity is the source) → HTTP/2 → a stream of each CONNECT: `hbone.proxy.inbound_stream`
 """
 
+import asyncio
 import socket
 
 from hbone.addr import SocketAddress
 from hbone.errors import HboneError, NoRoute, PeerViolation, TunnelFailure
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.spiffe import SpiffeId
 from hbone.net.h2link import H2Link
 from hbone.net.sockets import local_of, peer_of
 from hbone.net.tls import TlsStream
@@ -19,7 +21,7 @@ from hbone.protocol.streams import Stream
 from hbone.proxy.deliveries import Deliveries
 from hbone.proxy.inbound_stream import Arrival, InboundParts, InboundStream
 from hbone.proxy.outcome import Parties, party_of
-from hbone.proxy.trusting import distrust
+from hbone.proxy.trusting import distrust, lasts_s
 from hbone.proxy.tunnel import next_tunnel_id
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
@@ -65,6 +67,7 @@ class Inbound:
         finally:
             self.handshakes -= 1
         self._tunnels.add(tunnel)
+        tunnel.ending = self.parts.tunnels.poller.loop.call_later(lasts_s(tunnel.link.tls), tunnel.finish)
         tunnel.link.start(tunnel)
         if self._closed:
             tunnel.finish()
@@ -100,6 +103,14 @@ class Inbound:
 
     def gone(self, tunnel: "InboundTunnel") -> None:
         self._tunnels.discard(tunnel)
+        if tunnel.ending is not None:
+            tunnel.ending.cancel()
+
+    def identity_renewed(self, identity: SpiffeId) -> None:
+        """Peers shall see the new certificate with their next stream, not when they renew their own."""
+        for tunnel in tuple(self._tunnels):
+            if tunnel.local_identity == identity:
+                tunnel.link.announce_going_away()
 
     def drain(self) -> None:
         """Ask every peer to open its next streams elsewhere; what is open goes on."""
@@ -132,7 +143,7 @@ class Inbound:
 class InboundTunnel:
     """Server side of one tunnel: makes a stream of each CONNECT."""
 
-    __slots__ = ("_arrival", "_inbound", "_opened", "draining", "link")
+    __slots__ = ("_arrival", "_inbound", "_opened", "draining", "ending", "link")
 
     def __init__(self, inbound: Inbound, link: H2Link, arrival: Arrival) -> None:
         self._inbound = inbound
@@ -140,6 +151,12 @@ class InboundTunnel:
         self._arrival = arrival
         self.link = link
         self.draining = False
+        self.ending: asyncio.TimerHandle | None = None  # when its certificates end
+
+    @property
+    def local_identity(self) -> SpiffeId:
+        """Whom its client has reached."""
+        return self._arrival.served.workload.identity
 
     def finish(self) -> None:
         """No more streams; close with the last one."""
@@ -185,7 +202,7 @@ class InboundTunnel:
             direction="inbound",
             local=str(arrival.local),
             peer=str(arrival.peer),
-            local_identity=str(arrival.served.workload.identity),
+            local_identity=str(self.local_identity),
             peer_identity=str(arrival.source),
             streams=len(connection.streams),
             max_streams=connection.settings.max_concurrent_streams or 0,

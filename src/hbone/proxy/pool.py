@@ -19,7 +19,7 @@ from hbone.net.deadlines import Deadlines
 from hbone.net.tasks import Tasks
 from hbone.proxy.identities import Credentials, Identities
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
-from hbone.proxy.trusting import distrust
+from hbone.proxy.trusting import distrust, lasts_s
 from hbone.proxy.tunnel import Tunnel, TunnelParts, open_tunnel
 
 TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
@@ -159,6 +159,7 @@ class Pool:
                 self._total -= 1
             else:
                 entry.tunnels.append(opened)
+                opened.ending = self._parts.poller.loop.call_later(lasts_s(opened.link.tls), self._ended, opened)
                 self._watch_idle()
             if failure is not None:
                 self._fail(key, entry, waiting, failure)
@@ -212,6 +213,8 @@ class Pool:
             return  # it was never ready: whoever opens it deals with that
         entry.tunnels.remove(tunnel)
         self._total -= 1
+        if tunnel.ending is not None:
+            tunnel.ending.cancel()
         self._open_if_needed(tunnel.key, entry)
         self._drop_if_unused(tunnel.key, entry)
 
@@ -231,9 +234,18 @@ class Pool:
         """The workload at this address is gone or is another one now: no new streams on tunnels to it."""
         for tunnel in list(self.tunnels()):
             if tunnel.key.peer.ip == ip:
-                tunnel.retired = True
-                if not tunnel.streams:
-                    tunnel.link.go_away()
+                self._retire(tunnel)
+
+    def _ended(self, tunnel: Tunnel) -> None:
+        """A certificate that it was opened with has ended, the peer's perhaps, which we do not renew."""
+        tunnel.ending = None
+        self._retire(tunnel)
+
+    @staticmethod
+    def _retire(tunnel: Tunnel) -> None:
+        tunnel.retired = True
+        if not tunnel.streams:
+            tunnel.link.go_away()
 
     def judge_again(self, bundle: TrustBundle) -> int:
         """Cut the tunnels whose peers are not to be trusted any more; how many."""

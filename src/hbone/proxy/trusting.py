@@ -1,9 +1,20 @@
-"""Tunnels judged again: what was trusted when they were opened may not be any more. Decides."""
+"""Tunnels judged again: what was trusted when they were opened may not be any more, or not for long. Decides."""
 
 from hbone.errors import HboneError, PeerRejected
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.svid import wall_time
 from hbone.identity.verify import ForeignTrustDomain, check_revoked
 from hbone.net.tls import TlsStream
+
+
+def lasts_s(tls: TlsStream) -> float:
+    """Seconds until the first of the two certificates ends that a tunnel over `tls` was opened with; 0 if one has.
+
+    From then on it takes no new streams. What is open on it runs to its end, as through a rotation: who is at its ends
+    was proven when it began, and a transfer of days is not cut because a certificate is for a day.
+    """
+    ends = min(tls.contexts.svid.not_after, wall_time(tls.peer_chain[0].not_valid_after_utc))
+    return max(0.0, ends - tls.contexts.clock.wall())
 
 
 def distrust(tls: TlsStream, bundle: TrustBundle) -> HboneError | None:

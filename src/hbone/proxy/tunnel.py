@@ -59,6 +59,7 @@ class Tunnel:
         "_gone",
         "_opened",
         "_ready",
+        "ending",
         "generation",
         "id",
         "idle_since",
@@ -80,6 +81,7 @@ class Tunnel:
         self.generation = generation
         self.link = link
         self.idle_since: Instant | None = link.now()
+        self.ending: asyncio.TimerHandle | None = None  # of its pool: when its certificates end
         self.retired = False  # takes no new streams, whatever the peer would allow
         self._full_at: int | None = None  # with so many streams open the peer refused another
         self._opened: Instant = link.now()

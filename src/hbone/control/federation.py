@@ -153,7 +153,7 @@ class Federation:
             one.wake.set()
 
     def views(self) -> tuple[FederatedView, ...]:
-        now = self._parts.clock.now()
+        now, problems = self._parts.clock.now(), self.problems()
         return tuple(
             FederatedView(
                 domain=one.partner.domain,
@@ -162,10 +162,14 @@ class Federation:
                 taken_at=one.taken_at,
                 looked_at=one.looked_at,
                 next_look_s=None if one.next_at is None else max(0.0, one.next_at - now),
-                error=one.error,
+                error=one.error or next((str(wrong) for wrong in problems if wrong.file == str(one.partner.file)), ""),
             )
             for one in self._known.values()
         )
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with the files as they are now; what they said before is in force."""
+        return tuple(problem for watch in self._watches for problem in watch.problems)
 
     # --- endpoints ----------------------------------------------------------------------------------------------
 

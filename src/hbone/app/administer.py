@@ -74,4 +74,5 @@ def _ca_place(directory: Path, found: Remembered) -> CaPlace:
         plugged=None if plugged is None else cadir.load(plugged, found.trust_domain, clock=clock),
         plugged_from=found.plugged_from,
         refresh_hint_s=found.refresh_hint_s,
+        aliases=found.aliases,
     )

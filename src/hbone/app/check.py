@@ -1,12 +1,12 @@
 """Everything that can be judged without starting anything: `hbone node --check`."""
 
+from hbone.app.options import mesh_names
 from hbone.app.parts import identity_source
 from hbone.app.place import Place
 from hbone.app.sources import load_local_file, load_manifests
 from hbone.config.model import NodeSettings
 from hbone.discovery.manifests import Defaults
 from hbone.errors import InvalidConfiguration, Problem
-from hbone.policy.model import MeshNames
 
 
 def check_node(settings: NodeSettings, place: Place) -> None:
@@ -15,7 +15,7 @@ def check_node(settings: NodeSettings, place: Place) -> None:
     try:
         if settings.manifests is not None:
             defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network)
-            load_manifests(settings.manifests, defaults, MeshNames(trust_domain=settings.trust_domain))
+            load_manifests(settings.manifests, defaults, mesh_names(settings))
     except InvalidConfiguration as error:
         problems.extend(error.problems)
     try:

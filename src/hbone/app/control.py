@@ -11,6 +11,7 @@ from typing import Self
 
 from hbone.app.bundles import BundleDoor, partner_of
 from hbone.app.doors import Doors, House
+from hbone.app.options import domain_names, mesh_names
 from hbone.app.place import Place
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import FileSources, MeshFiles, Protected
@@ -39,7 +40,6 @@ from hbone.errors import InvalidConfiguration, Problem
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
-from hbone.policy.model import MeshNames
 from hbone.telemetry.log import Logs
 
 log = logging.getLogger("hbone.control")
@@ -72,12 +72,11 @@ class Control:
             cluster_id=settings.cluster_id,
             domain=settings.cluster_domain,
         )
-        names = MeshNames(trust_domain=settings.trust_domain)
         files = FileSources(
             manifests=settings.manifests,
             local_xds=None,
             defaults=defaults,
-            names=names,
+            names=mesh_names(settings),
             allow_empty=settings.allow_empty_mesh,
         )
         self.files = MeshFiles(files, self._replace)
@@ -165,11 +164,14 @@ class Control:
             keys=self._token(),
             plugged_from="" if settings.ca is None else str(settings.ca.absolute()),
             refresh_hint_s=settings.bundle_endpoint.refresh_hint_s,
+            aliases=domain_names(settings).aliases,
         )
 
     async def _federation(self) -> Federation:
         ca = self.ca
-        parts = FederationParts(store=ca.store, trust=ca.trust, clock=ca.place.clock, rng=ca.place.rng)
+        parts = FederationParts(
+            store=ca.store, trust=ca.trust, clock=ca.place.clock, rng=ca.place.rng, aliases=ca.place.aliases
+        )
         return await Federation.open(parts, [partner_of(one) for one in self.settings.federation])
 
     def _token(self) -> KeyProvider | None:
@@ -187,7 +189,7 @@ class Control:
 
     async def _server(self) -> ControlServer:
         settings, place, ca = self.settings, self.ca.place, self.ca
-        rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s)
+        rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s, aliases=place.aliases)
         self.issuer = Issuer(
             lambda: ca.authorities.signing, clock=place.clock, rng=place.rng, ledger=ca.ledger, rules=rules
         )
@@ -216,7 +218,8 @@ class Control:
 
     @property
     def _access(self) -> UnixAccess:
-        return UnixAccess(trust_domain=TrustDomain(self.settings.trust_domain), owner_uid=os.getuid())
+        names = domain_names(self.settings)
+        return UnixAccess(trust_domain=names.own, aliases=names.aliases, owner_uid=os.getuid())
 
     def _administer(self, undo: AsyncExitStack) -> None:
         """The rotation of the root goes on where it was, and an operator can ask for things."""

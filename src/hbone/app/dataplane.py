@@ -9,10 +9,10 @@ import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from hbone.addr import Authority, SocketAddress
 from hbone.app.identities import TlsIdentities
+from hbone.app.naming import Naming
 from hbone.app.options import (
     app_dial,
     keep_alive,
@@ -39,7 +39,7 @@ from hbone.net.sockets import bound_address, original_destination, peer_of
 from hbone.net.tasks import Tasks
 from hbone.proxy.calls import Call, OutboundParts, answer_deadlines
 from hbone.proxy.halfclose import HalfCloses
-from hbone.proxy.inbound import Inbound
+from hbone.proxy.inbound import GOAWAY_GRACE_S, Inbound
 from hbone.proxy.inbound_stream import InboundOptions, InboundParts
 from hbone.proxy.judge import Authorize
 from hbone.proxy.outbound import Outbound
@@ -52,8 +52,6 @@ from hbone.telemetry.access import AccessLog
 from hbone.telemetry.views import ConnectionView, ListenerView, TunnelView
 from hbone.times import Clock, Instant
 
-GOAWAY_GRACE_S: Final = 0.1  # between the two GOAWAYs of a drain: streams on their way then count as accepted
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -65,6 +63,7 @@ class Surroundings:
     clock: Clock
     counters: Counters = field(default_factory=NoCounters)
     authorize: Authorize | None = None
+    naming: Naming | None = None
 
 
 class DataPlane:
@@ -79,7 +78,7 @@ class DataPlane:
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
-        self.local = local_workloads(settings, around.store)
+        self.local = local_workloads(settings, around.store, around.naming)
         parts = tunnel_parts(settings, around.clock, self._poller)
         self.links = parts.link
         half_close_s = settings.timeouts.half_close_timeout_s

@@ -142,7 +142,7 @@ class Doors:
 
     def _callers(self) -> Callers:
         settings, place = self._house.settings, self._house.ca.place
-        remote = RemoteRules(place.trust_domain, self._placement)
+        remote = RemoteRules(place.trust_domain, self._placement, place.aliases)
         nodes = frozenset((one.namespace, one.service_account) for one in settings.node_accounts)
         rules = [_rule(issuer) for issuer in settings.jwt_issuers]
         return Callers(
@@ -237,7 +237,7 @@ def local_trust(known: Sequence[DomainTrust]) -> LocalTrust:
     return LocalTrust(
         bundle=TrustBundle.union(one.bundle for one in known),
         crls=now.crls if whole and now.revocations else (),
-        jwt_keys={one.domain: one.jwt_keys for one in known},
+        jwt_keys={domain: one.jwt_keys for one in known for domain in (one.domain, *one.aliases)},
     )
 
 

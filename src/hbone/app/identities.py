@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from hbone.app.naming import Naming
 from hbone.control.credentials import Credentials as Issued
 from hbone.control.renew import IdentityKeeper
 from hbone.identity.bundle import TrustBundle
@@ -14,8 +15,12 @@ from hbone.times import Clock
 class TlsIdentities:
     """`hbone.proxy.identities.Identities` on top of an IdentityKeeper."""
 
-    def __init__(self, keeper: IdentityKeeper, clock: Clock, options: TlsOptions | None = None) -> None:
+    def __init__(
+        self, keeper: IdentityKeeper, clock: Clock, options: TlsOptions | None = None, naming: Naming | None = None
+    ) -> None:
+        """`naming`: what else the mesh is called."""
         self._keeper = keeper
+        self._naming = naming
         self._clock = clock
         self._options = options or TlsOptions()
         self._trusted: TrustBundle | None = None
@@ -50,10 +55,12 @@ class TlsIdentities:
     def _bundle_for(self, identity: SpiffeId, issued: Issued) -> TrustBundle:
         """What a control plane pushes counts more than the roots that came with a certificate: it is never older."""
         if self._trusted is None:
-            return issued.bundle
-        if identity.trust_domain in self._trusted.domains:
-            return self._trusted
-        return issued.bundle.merged(self._trusted)
+            bundle = issued.bundle
+        elif identity.trust_domain in self._trusted.domains:
+            bundle = self._trusted
+        else:
+            bundle = issued.bundle.merged(self._trusted)
+        return bundle if self._naming is None else self._naming.named(bundle)
 
     def _made_of(self, identity: SpiffeId, issued: Issued) -> Credentials:
         made = self._made.get(identity)

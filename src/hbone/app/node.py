@@ -19,6 +19,8 @@ from hbone.app.certificates import CERTIFICATES, about_to_end, describe_certific
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
 from hbone.app.life import Life
+from hbone.app.naming import Naming
+from hbone.app.options import domain_names
 from hbone.app.parts import Feed, NodeParts, parts_from, subscription_to
 from hbone.app.place import Place
 from hbone.app.policies import NodePolicies, PolicySink
@@ -72,7 +74,8 @@ class Node:
         self._cache: NodeCache | None = None
         self._kept: list[CachingSink] = []
         self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
-        self.policies = NodePolicies(self.store, only(parts.allow, settings.trust_domain))
+        self._naming = Naming(domain_names(settings))
+        self.policies = NodePolicies(self.store, only(parts.allow, self._naming))
         self._population = Population(self.store.workloads(), node=settings.node_name)
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
@@ -92,7 +95,7 @@ class Node:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
         self.keeper = IdentityKeeper(self._source(), self._clock, system_rng())
         describe_certificates(self.metrics, self.keeper, self._clock)
-        identities = self._identities = TlsIdentities(self.keeper, self._clock)
+        identities = self._identities = TlsIdentities(self.keeper, self._clock, naming=self._naming)
         around = Surroundings(
             store=self.store,
             identities=identities,
@@ -100,6 +103,7 @@ class Node:
             access=self._logs.access,
             clock=self._clock,
             counters=TrafficCounters(self.metrics),
+            naming=self._naming,
         )
         self.dataplane = DataPlane(self.settings, around)
         describe_tunnels(self.metrics, self.dataplane.tunnels)
@@ -183,7 +187,8 @@ class Node:
 
     def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:
         """In force at once: for new handshakes, for tunnels that are open, and for our own certificates."""
-        bundle = TrustBundle.union(one.bundle for one in domains)
+        bundle = self._naming.named(TrustBundle.union(one.bundle for one in domains))
+        self._naming.learn(domains)
         self._identities.trust(bundle)
         self._parts.on_trust(bundle)
         cut = self.dataplane.trust_changed(bundle)

@@ -4,12 +4,14 @@ import socket
 from dataclasses import replace
 
 from hbone.addr import HostPort, SocketAddress
+from hbone.app.naming import Naming
 from hbone.config.listen import InheritedListen, Listen, TcpListen, UnixListen
-from hbone.config.model import NodeSettings
+from hbone.config.model import ControlSettings, NodeSettings
 from hbone.config.refs import AccountRef
 from hbone.discovery.model import Protocol, Workload
 from hbone.discovery.store import Store
 from hbone.errors import UsageError
+from hbone.identity.spiffe import DomainNames
 from hbone.net.budget import BufferBudget
 from hbone.net.closing import Closing
 from hbone.net.dial import DialOptions
@@ -19,6 +21,7 @@ from hbone.net.members import Members
 from hbone.net.poller import Poller
 from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener
 from hbone.net.tls import ReadBuffer
+from hbone.policy.model import MeshNames
 from hbone.protocol.outbox import BufferPool
 from hbone.protocol.settings import LocalSettings
 from hbone.proxy.local import DedicatedWorkload, Exposed, SharedWorkloads
@@ -61,6 +64,20 @@ def _opened(listen: Listen) -> socket.socket:
             return sock
 
 
+def mesh_names(settings: NodeSettings | ControlSettings) -> MeshNames:
+    """What policies call this mesh."""
+    return MeshNames(
+        root_namespace=settings.root_namespace,
+        trust_domain=settings.trust_domain,
+        trust_domain_aliases=settings.trust_domain_aliases,
+    )
+
+
+def domain_names(settings: NodeSettings | ControlSettings) -> DomainNames:
+    """The trust domain under all its names."""
+    return DomainNames(settings.trust_domain, frozenset(settings.trust_domain_aliases))
+
+
 def stand_in(settings: NodeSettings, account: AccountRef, name: str | None) -> Workload:
     """A workload that the mesh does not know (yet): it can call, and has an identity."""
     called = name or account.service_account
@@ -80,11 +97,13 @@ def stand_in(settings: NodeSettings, account: AccountRef, name: str | None) -> W
     )
 
 
-def local_workloads(settings: NodeSettings, store: Store) -> LocalWorkloads:
+def local_workloads(settings: NodeSettings, store: Store, naming: Naming | None = None) -> LocalWorkloads:
     exposed = Exposed(dials=_dials(settings))
     info = settings.workload
     if settings.mode == "dedicated" and info is not None:
-        return DedicatedWorkload(store, stand_in(settings, info.account, info.name), info.name, exposed)
+        named = naming or Naming(domain_names(settings))
+        own = stand_in(settings, info.account, info.name)
+        return DedicatedWorkload(store, own, info.name, exposed, lambda: named.now)
     return SharedWorkloads(store, settings.network, settings.node_name, exposed)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hbone.app.options import mesh_names
 from hbone.app.place import Place
 from hbone.app.sources import FileSources
 from hbone.config.model import NodeSettings
@@ -18,7 +19,6 @@ from hbone.errors import UsageError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
-from hbone.policy.model import MeshNames
 
 if TYPE_CHECKING:
     from hbone.control.channel import Endpoint
@@ -109,12 +109,11 @@ def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
     holder = new_holder()
     source, endpoint = identity_source(settings, place, holder)
     defaults = Defaults(trust_domain=settings.trust_domain, network=settings.network, cluster_id=settings.cluster_id)
-    names = MeshNames(trust_domain=settings.trust_domain)
     files = FileSources(
         manifests=settings.manifests,
         local_xds=settings.local_xds,
         defaults=defaults,
-        names=names,
+        names=mesh_names(settings),
         allow_empty=settings.allow_empty_mesh,
     )
     return NodeParts(

@@ -21,7 +21,7 @@ from hbone.ca.profile import (
 )
 from hbone.errors import HboneError
 from hbone.identity.bundle import TrustBundle
-from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from hbone.identity.svid import PrivateKey, PublicKey, is_issued_by, key_der, public_der, wall_time
 from hbone.times import Rng, WallTime
 
@@ -157,13 +157,23 @@ class CertificateAuthority:
         ends = [wall_time(certificate.not_valid_after_utc) for certificate in (self.signer, *self.chain)]
         return min(*ends, max(wall_time(root.not_valid_after_utc) for root in self.roots))
 
-    def issue(self, public_key: PublicKey, spiffe_id: SpiffeId, *, ttl_s: float, now: WallTime, serial: int) -> Issued:
+    def issue(
+        self,
+        public_key: PublicKey,
+        spiffe_id: SpiffeId,
+        *,
+        ttl_s: float,
+        now: WallTime,
+        serial: int,
+        aliases: frozenset[TrustDomain] = frozenset(),
+    ) -> Issued:
         """Sign for an identity that the caller was found entitled to, and a key from `check_request`.
 
-        `ttl_s` 0 or less means 24 h. Never outlives the signing certificate. Raises InvalidRequest (other trust domain,
-        no workload path, lifetime over 90 days), AuthorityEnded.
+        `ttl_s` 0 or less means 24 h. Never outlives the signing certificate. `aliases`: further names of this trust
+        domain, which it signs for too. Raises InvalidRequest (other trust domain, no workload path, lifetime over 90
+        days), AuthorityEnded.
         """
-        self._check(spiffe_id, ttl_s)
+        self._check(spiffe_id, ttl_s, DomainNames(self.trust_domain, aliases))
         if now >= self.not_after:
             raise AuthorityEnded(
                 f"the CA of {self.trust_domain} has ended",
@@ -175,8 +185,8 @@ class CertificateAuthority:
         certificate = dated(builder, now, until).sign(self.key, digest_for(self.key))
         return Issued(certificate=certificate, intermediates=self.chain, roots=self.roots)
 
-    def _check(self, spiffe_id: SpiffeId, ttl_s: float) -> None:
-        if spiffe_id.trust_domain != self.trust_domain:
+    def _check(self, spiffe_id: SpiffeId, ttl_s: float, names: DomainNames) -> None:
+        if spiffe_id.trust_domain not in names:
             raise InvalidRequest(
                 f"{spiffe_id} is not of trust domain {self.trust_domain}",
                 why="a CA signs for its own domain only",

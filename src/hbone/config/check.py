@@ -70,6 +70,14 @@ def _ipv6(node: NodeSettings) -> Iterator[Problem]:
             yield Problem(what=f"{listen} is IPv6, which is switched off", fix=fix, field=f"listeners.{name}")
 
 
+def _aliases(settings: NodeSettings | ControlSettings) -> Iterator[Problem]:
+    for index, alias in enumerate(settings.trust_domain_aliases):
+        if alias == settings.trust_domain:
+            yield Problem(
+                what="this is the trust domain itself", fix="remove it", field=f"trust_domain_aliases[{index}]"
+            )
+
+
 def _exposes(node: NodeSettings) -> Iterator[Problem]:
     seen: dict[tuple[str, int], int] = {}
     for index, expose in enumerate(node.exposes):
@@ -198,6 +206,7 @@ _NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
     _mode,
     _identity_source,
     _control_plane,
+    _aliases,
     _ipv6,
     _forwards,
     _exposes,
@@ -207,6 +216,7 @@ _NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
 )
 _CONTROL_RULES: tuple[Callable[[ControlSettings], Iterator[Problem]], ...] = (
     _lifetimes,
+    _aliases,
     lambda control: _private("listeners.admin", control.listeners.admin),
     _plaintext,
     _issuers,

@@ -210,3 +210,14 @@ OptionalWorkloadInfo = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "examples": ["shop/cart-0/cart"]}, {"type": "null"}]}),
 ]
 DomainName = Annotated[TrustDomain, Strict(), AfterValidator(_trust_domain)]
+
+
+def split(value: Any) -> Any:
+    """Istio writes a list into a variable with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+DomainNames = Annotated[tuple[DomainName, ...], BeforeValidator(split)]
+NamespaceName = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+]  # a Kubernetes namespace (RFC 1123 label)

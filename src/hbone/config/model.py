@@ -19,9 +19,11 @@ from hbone.config.fields import (
     Applies,
     Count,
     DomainName,
+    DomainNames,
     Duration,
     FrameRate,
     ListenSetting,
+    NamespaceName,
     OptionalListen,
     OptionalWorkloadInfo,
     Settings,
@@ -29,6 +31,7 @@ from hbone.config.fields import (
     WorkloadName,
     required,
     setting,
+    split,
 )
 from hbone.config.listen import TcpListen
 from hbone.config.sections import Frames, Http2, Limits, Logging, Tcp, Timeouts
@@ -122,6 +125,11 @@ class NodeSettings(Settings):
         env=("PROXY_WORKLOAD_INFO",),
     )
     trust_domain: DomainName = setting("cluster.local", "trust domain of the identities here", env=("TRUST_DOMAIN",))
+    trust_domain_aliases: DomainNames = setting(
+        (), "further names of this trust domain, of before and after a rename: whoever has one is the same workload, "
+        "here and in policies",
+    )  # fmt: skip
+    root_namespace: NamespaceName = setting("istio-system", "namespace whose policies are for the whole mesh")
     network: str = setting("", "name of the network this node is in", env=("NETWORK",))
     node_name: str = setting("", "name of this node, as in the workloads' `node`", env=("NODE_NAME",))
     cluster_id: str = setting("Kubernetes", "name of this cluster", env=("ISTIO_META_CLUSTER_ID", "CLUSTER_ID"))
@@ -196,12 +204,7 @@ class NodeSettings(Settings):
         return cast("Any", data)
 
 
-def _split(value: Any) -> Any:
-    """Istio writes a list into a variable with commas."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-Accounts = Annotated[tuple[Account, ...], BeforeValidator(_split)]
+Accounts = Annotated[tuple[Account, ...], BeforeValidator(split)]
 
 
 class JwtIssuer(Settings):
@@ -259,6 +262,11 @@ class ControlSettings(Settings):
     """A control plane (`control.yaml`)."""
 
     trust_domain: DomainName = setting("cluster.local", "trust domain that this CA vouches for")
+    trust_domain_aliases: DomainNames = setting(
+        (), "further names of this trust domain, of before and after a rename: whoever has one is the same workload, "
+        "here and in policies",
+    )  # fmt: skip
+    root_namespace: NamespaceName = setting("istio-system", "namespace whose policies are for the whole mesh")
     network: str = setting("", "network of workloads that name none")
     cluster_id: str = setting("Kubernetes", "cluster of workloads that name none")
     cluster_domain: str = setting("cluster.local", "DNS suffix of services")

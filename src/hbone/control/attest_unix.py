@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from hbone.control.nodes import RESERVED
 from hbone.errors import Problem
-from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
+from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, TrustDomain
 
 ROOT_UID = 0
 _ANY = "*"
@@ -50,15 +50,17 @@ def parse_grant(text: str) -> Grant | Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnixAccess:
-    """The rule. `owner_uid` runs the control plane; `grants` are what others may have, by user id."""
+    """The rule. `owner_uid` runs the control plane; `grants` are what others may have, by user id; `aliases` are
+    further names of the trust domain."""
 
     trust_domain: TrustDomain
     owner_uid: int
     grants: Mapping[int, tuple[Grant, ...]] = field(default_factory=dict[int, tuple[Grant, ...]])
+    aliases: frozenset[TrustDomain] = frozenset()
 
     def refusal(self, uid: int, spiffe_id: SpiffeId) -> str:
         """Why `uid` may not have this identity; empty if it may."""
-        if spiffe_id.trust_domain != self.trust_domain:
+        if spiffe_id.trust_domain not in DomainNames(self.trust_domain, self.aliases):
             return f"{spiffe_id} is not of this mesh, whose trust domain is {self.trust_domain}"
         if not spiffe_id.path:
             return f"{spiffe_id} names the whole trust domain"

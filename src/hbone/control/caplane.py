@@ -28,7 +28,7 @@ from hbone.control.trust_resource import TRUST_BUNDLE_TYPE, DomainTrust
 from hbone.discovery.catalogue import Resource
 from hbone.errors import UsageError
 from hbone.identity.federation import DEFAULT_HINT_S
-from hbone.identity.spiffe import SpiffeId, TrustDomain, parse_trust_domain
+from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain, parse_trust_domain
 from hbone.times import Clock, Rng
 
 DATABASE: Final = "control.db"
@@ -42,7 +42,7 @@ JWT_KEY: Final = "jwt-svid-key.pem"
 class CaPlace:
     """Where a CA is kept, and for whom it signs. `plugged`: an authority that comes from an operator's own files,
     which are in the directory `plugged_from`. `keys`: where keys are made and kept, None for files. `refresh_hint_s`:
-    how often others are to look for a new bundle."""
+    how often others are to look for a new bundle. `aliases`: further names of the trust domain."""
 
     directory: Path
     trust_domain: TrustDomain
@@ -53,6 +53,11 @@ class CaPlace:
     plugged_from: str = ""
     keys: KeyProvider | None = None
     refresh_hint_s: int = DEFAULT_HINT_S
+    aliases: frozenset[TrustDomain] = frozenset()
+
+    @property
+    def names(self) -> DomainNames:
+        return DomainNames(self.trust_domain, self.aliases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,7 @@ class Remembered:
     trust_domain: TrustDomain
     plugged_from: str
     refresh_hint_s: int
+    aliases: frozenset[TrustDomain]
 
 
 def remembered(directory: Path) -> Remembered | None:
@@ -81,6 +87,7 @@ def remembered(directory: Path) -> Remembered | None:
         trust_domain=parse_trust_domain(found["trust_domain"]),
         plugged_from=found["plugged_from"],
         refresh_hint_s=int(found.get("refresh_hint_s", DEFAULT_HINT_S)),
+        aliases=frozenset(map(parse_trust_domain, found.get("trust_domain_aliases", "").split())),
     )
 
 
@@ -136,7 +143,7 @@ class CaPlane:
             plugged=place.plugged,
         )
         self.authorities = await Authorities.open(parts)
-        self.revoker = await Revoker.open(self.store, place.clock)
+        self.revoker = await Revoker.open(self.store, place.clock, place.names)
         self.jwt = await asyncio.to_thread(jwt_keyfile.load_or_create, place.directory / JWT_KEY, place.trust_domain)
         sources = TrustSources(
             store=self.store,
@@ -144,6 +151,7 @@ class CaPlane:
             revoker=self.revoker,
             clock=place.clock,
             jwt_keys=self.jwt.known,
+            aliases=place.aliases,
         )
         self.trust = await Trust.open(sources)
         self.ledger = StoreLedger(self.store, self.authorities, self.revoker, place.clock)
@@ -208,6 +216,7 @@ def _remember(database: sqlite3.Connection, place: CaPlace) -> None:
     put = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
     database.execute(put, ("trust_domain", place.trust_domain))
     database.execute(put, ("plugged_from", place.plugged_from))
+    database.execute(put, ("trust_domain_aliases", " ".join(sorted(place.aliases))))
     database.execute(put, ("refresh_hint_s", str(place.refresh_hint_s)))
 
 

@@ -20,7 +20,7 @@ from hbone.ca.profile import DEFAULT_TTL_S, MAX_TTL_S, new_serial
 from hbone.control.store import StoreFailed
 from hbone.errors import HboneError, PeerViolation
 from hbone.identity.revocation import KeyHash
-from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.identity.svid import PublicKey
 from hbone.times import Clock, Rng
 
@@ -81,11 +81,12 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssueRules:
-    """What is granted. `keys`: the kinds of keys that are certified."""
+    """What is granted. `keys`: the kinds of keys that are certified. `aliases`: further names of the trust domain."""
 
     default_ttl_s: float = DEFAULT_TTL_S
     max_ttl_s: float = MAX_TTL_S
     keys: KeyKinds = KeyKinds.P256
+    aliases: frozenset[TrustDomain] = frozenset()
 
 
 class Issuer:
@@ -150,7 +151,12 @@ class Issuer:
             )
         try:
             return self._authority().issue(
-                key, spiffe_id, ttl_s=ttl_s, now=self._clock.wall(), serial=new_serial(self._rng)
+                key,
+                spiffe_id,
+                ttl_s=ttl_s,
+                now=self._clock.wall(),
+                serial=new_serial(self._rng),
+                aliases=self._rules.aliases,
             )
         except AuthorityEnded as error:
             raise CannotSign(error.what, why=error.why, fix=error.fix) from error

@@ -11,7 +11,7 @@ from hbone.control.nodes import RESERVED, Placement, node_of
 from hbone.control.rpc import Peer, RemotePeer
 from hbone.errors import PeerRejected
 from hbone.identity.bundle import TrustBundle
-from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from hbone.identity.verify import PeerSide, verify_peer
 from hbone.times import Clock
 
@@ -30,20 +30,26 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRules:
-    """The rule for one mesh."""
+    """The rule for one mesh. `aliases`: further names of its trust domain; who has proven one name may have another."""
 
     trust_domain: TrustDomain
     placement: Placement
+    aliases: frozenset[TrustDomain] = frozenset()
+
+    @property
+    def names(self) -> DomainNames:
+        return DomainNames(self.trust_domain, self.aliases)
 
     def refusal(self, proven: Proven, asked: SpiffeId) -> str:
         """Why a caller may not have an identity; empty if it may."""
-        if asked.trust_domain != self.trust_domain:
+        if asked.trust_domain not in self.names:
             return f"{asked} is not of this mesh, whose trust domain is {self.trust_domain}"
-        if asked == proven.identity:
+        wanted = self.names.canonical(asked)
+        if wanted == self.names.canonical(proven.identity):
             return ""
         if asked.namespace in RESERVED:
             return f"the namespace {asked.namespace} is the control plane's own"
-        if self.placement.places(proven.node, asked):
+        if self.placement.places(proven.node, wanted):
             return ""
         if proven.node:
             return f"no workload of {asked} is placed on node {proven.node}"
@@ -91,6 +97,6 @@ class CertificateHolders:
             )
         except PeerRejected as error:
             raise NotAuthenticated(error.what, why=error.why, fix=error.fix) from error
-        if identity.trust_domain != self.rules.trust_domain:
+        if identity.trust_domain not in self.rules.names:
             raise NotAuthenticated(f"{identity} is of another mesh", why=f"this is {self.rules.trust_domain}")
         return self.rules.caller(Proven(identity=identity, how="certificate", node=node_of(identity)), peer)

@@ -13,6 +13,7 @@ between.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import Final
@@ -24,7 +25,7 @@ from hbone.control.issue import Asked
 from hbone.control.store import StateStore
 from hbone.errors import UsageError
 from hbone.identity.revocation import KeyHash, RevokedIdentity
-from hbone.identity.spiffe import SpiffeId
+from hbone.identity.spiffe import DomainNames, SpiffeId
 from hbone.times import Clock, WallTime
 
 UNSPECIFIED: Final = "unspecified"
@@ -74,15 +75,17 @@ class _Revoked:
 class Revoker:
     """Use `open`."""
 
-    def __init__(self, store: StateStore, clock: Clock, revoked: _Revoked) -> None:
+    def __init__(self, store: StateStore, clock: Clock, names: DomainNames, revoked: _Revoked) -> None:
         self._store = store
         self._clock = clock
+        self._names = names
         self._revoked = revoked
 
     @classmethod
-    async def open(cls, store: StateStore, clock: Clock) -> "Revoker":
+    async def open(cls, store: StateStore, clock: Clock, names: DomainNames) -> "Revoker":
+        """`names`: of the mesh, whose workloads are revoked under all of them."""
         now = clock.wall()
-        return cls(store, clock, await store.read(lambda database: _load(database, now)))
+        return cls(store, clock, names, await store.read(lambda database: _load(database, now)))
 
     @property
     def keys(self) -> dict[KeyHash, str]:
@@ -91,17 +94,23 @@ class Revoker:
 
     @property
     def identities(self) -> dict[SpiffeId, RevokedIdentity]:
-        return dict(self._revoked.identities)
+        """Each under every name that it may show."""
+        found: dict[SpiffeId, RevokedIdentity] = {}
+        for identity, entry in self._revoked.identities.items():
+            for form in self._names.forms(identity):
+                found[form] = entry if form not in found else _stronger(found[form], entry)
+        return found
 
     def refusal(self, asked: Asked) -> str:
         """Why a certificate that is asked for may not be had, empty if it may."""
-        entry = self._revoked.identities.get(asked.spiffe_id)
-        if entry is not None and entry.before is None:
-            return f"the identity {asked.spiffe_id}"
+        for form in self._names.forms(asked.spiffe_id):
+            entry = self._revoked.identities.get(form)
+            if entry is not None and entry.before is None:
+                return f"the identity {form}"
+            if asked.holder and (asked.holder, form) in self._revoked.holders:
+                return "an earlier certificate of this client"
         if asked.key_sha256 in self._revoked.keys:
             return f"the key {asked.key_sha256.hex()}"
-        if asked.holder and (asked.holder, asked.spiffe_id) in self._revoked.holders:
-            return "an earlier certificate of this client"
         return ""
 
     async def revoke(self, target: Target, reason: str = UNSPECIFIED) -> Done:
@@ -113,23 +122,25 @@ class Revoker:
         self._revoked = _with(before, target, record, reason)
         now = self._clock.wall()
         try:
-            return await self._store.write(lambda database: _revoke(database, target, record, (reason, now)))
+            forms = self._names.forms(target) if isinstance(target, SpiffeId) else ()
+            return await self._store.write(lambda database: _revoke(database, target, record, (reason, now), forms))
         except BaseException:
             self._revoked = before
             raise
 
     async def restore(self, identity: SpiffeId) -> Done:
         """Let an identity have certificates again; those from before stay revoked. Raises NothingToRevoke."""
-        entry = self._revoked.identities.get(identity)
-        held = {one for one in self._revoked.holders if one[1] == identity}
-        if (entry is None or entry.before is not None) and not held:
+        forms = self._names.forms(identity)
+        revoked = {form: entry for form in forms if (entry := self._revoked.identities.get(form)) is not None}
+        held = {one for one in self._revoked.holders if one[1] in forms}
+        if all(entry.before is not None for entry in revoked.values()) and not held:
             raise NothingToRevoke(f"{identity} is not revoked", fix="see `hbone cert list --revoked`")
         now = self._clock.wall()
-        await self._store.write(lambda database: _restore(database, identity, now))
+        await self._store.write(lambda database: _restore(database, forms, now))
         after = self._revoked.copy()
         after.holders -= held
-        if entry is not None:
-            after.identities[identity] = RevokedIdentity(reason=entry.reason, before=lifted_before(now))
+        for form, entry in revoked.items():
+            after.identities[form] = RevokedIdentity(reason=entry.reason, before=lifted_before(now))
         self._revoked = after
         return Done(what=f"the identity {identity} may have certificates again", certificates=0)
 
@@ -144,6 +155,13 @@ class Revoker:
                 f"this CA has issued no certificate with serial number {target.serial:x}", fix="see `hbone cert list`"
             )
         return found
+
+
+def _stronger(one: RevokedIdentity, other: RevokedIdentity) -> RevokedIdentity:
+    """What stops more of the two."""
+    if one.before is None or other.before is None:
+        return one if one.before is None else other
+    return max(one, other, key=lambda entry: entry.before or WallTime(0.0))
 
 
 def lifted_before(now: WallTime) -> WallTime:
@@ -171,7 +189,9 @@ def _revoke(
     target: Target,
     record: records.CertificateRecord | None,
     stamp: tuple[str, WallTime],
+    forms: Sequence[SpiffeId],
 ) -> Done:
+    """`forms`: of an identity, every name that it may show."""
     reason, now = stamp
     if record is not None:  # of a serial number: its key is what stays revoked
         what, kind, value = f"certificate {record.serial:x} of {record.spiffe_id}", "key", record.key_sha256.hex()
@@ -180,7 +200,7 @@ def _revoke(
             _put(database, "holder", f"{record.spiffe_id} {record.holder}", stamp)
     elif isinstance(target, SpiffeId):
         what, kind, value = f"the identity {target}", "identity", str(target)
-        stopped = _mark(database, "spiffe_id = ?", str(target), stamp)
+        stopped = sum(_mark(database, "spiffe_id = ?", str(form), stamp) for form in forms)
     else:
         assert isinstance(target, Key), "a serial number comes with its record"  # noqa: S101 - by `revoke`
         what, kind, value = f"the key {target.sha256.hex()}", "key", target.sha256.hex()
@@ -210,14 +230,15 @@ def _put(database: sqlite3.Connection, kind: str, value: str, stamp: tuple[str, 
     )
 
 
-def _restore(database: sqlite3.Connection, identity: SpiffeId, now: WallTime) -> None:
-    database.execute(
-        "UPDATE revocations SET lifted_at = ? WHERE kind = 'identity' AND value = ? AND lifted_at IS NULL",
-        (now, str(identity)),
-    )
-    mark = f"{identity} "  # a SPIFFE ID has no space, a client may call itself anything
-    database.execute("DELETE FROM revocations WHERE kind = 'holder' AND substr(value, 1, ?) = ?", (len(mark), mark))
-    audit.append(database, {"event": "restored", "at": now, "what": f"the identity {identity}"})
+def _restore(database: sqlite3.Connection, forms: Sequence[SpiffeId], now: WallTime) -> None:
+    for identity in forms:
+        database.execute(
+            "UPDATE revocations SET lifted_at = ? WHERE kind = 'identity' AND value = ? AND lifted_at IS NULL",
+            (now, str(identity)),
+        )
+        mark = f"{identity} "  # a SPIFFE ID has no space, a client may call itself anything
+        database.execute("DELETE FROM revocations WHERE kind = 'holder' AND substr(value, 1, ?) = ?", (len(mark), mark))
+    audit.append(database, {"event": "restored", "at": now, "what": f"the identity {forms[0]}"})
 
 
 def _load(database: sqlite3.Connection, now: WallTime) -> _Revoked:

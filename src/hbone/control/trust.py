@@ -26,6 +26,7 @@ from hbone.control.trust_resource import DomainTrust
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.jwk import Jwk
 from hbone.identity.revocation import Revocations
+from hbone.identity.spiffe import TrustDomain
 from hbone.identity.svid import PrivateKey
 from hbone.times import Clock, WallTime
 
@@ -41,6 +42,7 @@ class TrustSources:
     revoker: Revoker
     clock: Clock
     jwt_keys: tuple[Jwk, ...] = ()
+    aliases: frozenset[TrustDomain] = frozenset()
 
 
 class Trust:
@@ -126,6 +128,7 @@ class Trust:
             renew=frozenset(_leaving(generations)),
             sequence=stamp.sequence,
             jwt_keys=self._sources.jwt_keys,
+            aliases=self._sources.aliases,
             document_sequence=stamp.document_sequence,
         )
 

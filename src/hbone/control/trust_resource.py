@@ -12,7 +12,7 @@ from hbone.discovery.resources import InvalidResource
 from hbone.identity.bundle import BundleDocument, InvalidBundle, TrustBundle
 from hbone.identity.jwk import Jwk
 from hbone.identity.revocation import KeyHash, Revocations, RevokedIdentity
-from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain, parse_trust_domain
+from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, TrustDomain, parse_trust_domain
 from hbone.identity.svid import is_issued_by
 from hbone.proto.trust_pb2 import TrustBundle as Message
 from hbone.times import WallTime
@@ -25,8 +25,9 @@ class DomainTrust:
     """One trust domain: its roots and revocations, the lists as they were signed, and CAs that are on their way out.
 
     `issuers` signed the lists, or lie below the roots. `renew`: subject key identifiers of authorities whose
-    certificates are to be renewed soon. What only the control plane needs, and no node is told: `jwt_keys`, and the
-    number of the domain's bundle document, which grows with each change of roots and keys alone.
+    certificates are to be renewed soon. `aliases`: further names of the same mesh. What only the control plane needs,
+    and no node is told: `jwt_keys`, and the number of the domain's bundle document, which grows with each change of
+    roots and keys alone.
     """
 
     domain: TrustDomain
@@ -36,12 +37,18 @@ class DomainTrust:
     revocations: Revocations
     renew: frozenset[bytes] = frozenset()
     sequence: int = 0
+    aliases: frozenset[TrustDomain] = frozenset()
     jwt_keys: tuple[Jwk, ...] = ()
     document_sequence: int | None = None
 
     @property
     def bundle(self) -> TrustBundle:
-        return TrustBundle(roots={self.domain: self.roots}, revocations=self.revocations)
+        aliases = frozenset((alias, self.domain) for alias in self.aliases)
+        return TrustBundle(roots={self.domain: self.roots}, revocations=self.revocations, aliases=aliases)
+
+    @property
+    def names(self) -> DomainNames:
+        return DomainNames(self.domain, self.aliases)
 
     def document(self, refresh_hint_s: int) -> BundleDocument:
         """As other trust domains take it."""
@@ -60,6 +67,7 @@ class DomainTrust:
             crls=[crl.public_bytes(Encoding.DER) for crl in self.crls],
             renew=sorted(self.renew),
             sequence=self.sequence,
+            aliases=sorted(self.aliases),
         )
         for key, reason in self.revocations.keys.items():
             message.revoked_keys.add(sha256=key, reason=reason)
@@ -96,7 +104,8 @@ def _decode(name: str, message: Message) -> DomainTrust:
     keys: dict[KeyHash, str] = {one.sha256: one.reason for one in message.revoked_keys}
     if any(len(key) != 32 for key in keys):
         raise InvalidResource("a revoked key's hash has not 32 bytes")
-    identities = dict(_identity(one.spiffe_id, one.reason, one.before, domain) for one in message.revoked_identities)
+    names = DomainNames(domain, frozenset(parse_trust_domain(alias) for alias in message.aliases))
+    identities = dict(_identity(one.spiffe_id, one.reason, one.before, names) for one in message.revoked_identities)
     trust = DomainTrust(
         domain=domain,
         roots=roots,
@@ -105,6 +114,7 @@ def _decode(name: str, message: Message) -> DomainTrust:
         revocations=Revocations.from_crls(crls, keys, identities),
         renew=frozenset(message.renew),
         sequence=message.sequence,
+        aliases=names.aliases,
     )
     _ = trust.bundle  # too many roots are refused here, and not when somebody connects
     return trust
@@ -144,9 +154,9 @@ def _signed(crl: x509.CertificateRevocationList, certificate: x509.Certificate) 
         return False
 
 
-def _identity(text: str, reason: str, before: int, domain: TrustDomain) -> tuple[SpiffeId, RevokedIdentity]:
+def _identity(text: str, reason: str, before: int, names: DomainNames) -> tuple[SpiffeId, RevokedIdentity]:
     identity = SpiffeId.parse(text)
-    if identity.trust_domain != domain:
+    if identity.trust_domain not in names:
         raise InvalidResource(f"it revokes {identity}, which is of another trust domain")
     return identity, RevokedIdentity(reason=reason, before=WallTime(before) if before else None)
 

@@ -21,7 +21,7 @@ from hbone.errors import HboneError
 from hbone.identity.jwk import InvalidKeySet, Jwk, parse_key_set, to_jwk
 from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.revocation import Revocations
-from hbone.identity.spiffe import TrustDomain
+from hbone.identity.spiffe import SpiffeId, TrustDomain
 
 X509_USE: Final = "x509-svid"
 JWT_USE: Final = "jwt-svid"
@@ -38,20 +38,31 @@ class InvalidBundle(HboneError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustBundle:
     """Roots per trust domain, and what has been revoked below them. Equal bundles hold the same roots in the same
-    order, and the same revocations."""
+    order, and the same revocations.
+
+    `aliases`: pairs of a mesh's further name and the one it is an alias of, whose roots vouch for both. Identities that
+    differ in such names alone are the same workload's.
+    """
 
     roots: Mapping[TrustDomain, tuple[x509.Certificate, ...]]
     revocations: Revocations = field(default_factory=Revocations)
+    aliases: frozenset[tuple[TrustDomain, TrustDomain]] = frozenset()
     _stores: Mapping[TrustDomain, Store] = field(init=False, repr=False, compare=False)
+    _meshes: Mapping[TrustDomain, TrustDomain] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        roots = {domain: _distinct(certificates) for domain, certificates in self.roots.items()}
+        given = {**self.roots}
+        for alias, name in self.aliases:
+            if name in self.roots:
+                given[alias] = (*given.get(alias, ()), *self.roots[name])
+        roots = {domain: _distinct(certificates) for domain, certificates in given.items()}
         for domain, certificates in roots.items():
             if len(certificates) > MAX_ROOTS:
                 raise InvalidBundle(f"trust domain {domain} has {len(certificates)} roots", fix=f"at most {MAX_ROOTS}")
         object.__setattr__(self, "roots", MappingProxyType(roots))
         stores = {domain: Store(list(certificates)) for domain, certificates in roots.items() if certificates}
         object.__setattr__(self, "_stores", MappingProxyType(stores))
+        object.__setattr__(self, "_meshes", _meshes(self.aliases))
 
     @classmethod
     def of(cls, domain: TrustDomain, certificates: Iterable[x509.Certificate]) -> Self:
@@ -94,6 +105,7 @@ class TrustBundle:
         return TrustBundle(
             roots={domain: (*self.roots.get(domain, ()), *other.roots.get(domain, ())) for domain in domains},
             revocations=self.revocations.merged(other.revocations),
+            aliases=self.aliases | other.aliases,
         )
 
     def replaced(self, domain: TrustDomain, certificates: Iterable[x509.Certificate]) -> "TrustBundle":
@@ -102,6 +114,19 @@ class TrustBundle:
 
     def without(self, domain: TrustDomain) -> "TrustBundle":
         return replace(self, roots={name: roots for name, roots in self.roots.items() if name != domain})
+
+    def naming(self, aliases: Iterable[tuple[TrustDomain, TrustDomain]]) -> "TrustBundle":
+        """With these aliases too: (further name, name)."""
+        return replace(self, aliases=self.aliases | frozenset(aliases))
+
+    def canonical(self, spiffe_id: SpiffeId) -> SpiffeId:
+        """One and the same form for all names of one workload."""
+        name = self._meshes.get(spiffe_id.trust_domain)
+        return spiffe_id if name is None else SpiffeId(name, spiffe_id.path)
+
+    def is_one_of(self, spiffe_id: SpiffeId, expected: Iterable[SpiffeId]) -> bool:
+        """Whether it is one of these workloads, under whichever of its mesh's names."""
+        return self.canonical(spiffe_id) in map(self.canonical, expected)
 
     def revoking(self, revocations: Revocations) -> "TrustBundle":
         """With exactly these revocations."""
@@ -166,6 +191,17 @@ class BundleDocument:
 
 def _distinct(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
     return tuple(dict.fromkeys(certificates))
+
+
+def _meshes(aliases: Iterable[tuple[TrustDomain, TrustDomain]]) -> Mapping[TrustDomain, TrustDomain]:
+    """Name → one name of all that are, by way of whatever aliases, the same mesh's."""
+    found: dict[TrustDomain, TrustDomain] = {}
+    for pair in aliases:
+        known = {found.get(name, name) for name in pair}
+        one = min(known)
+        found.update(dict.fromkeys(pair, one))
+        found.update({name: one for name, former in found.items() if former in known})
+    return MappingProxyType(found)
 
 
 def _jwt_keys(text: str | bytes) -> tuple[Jwk, ...]:

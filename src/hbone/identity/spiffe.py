@@ -83,6 +83,28 @@ class SpiffeId:
         return f"{SCHEME}{self.trust_domain}{self.path}"
 
 
+@dataclass(frozen=True, slots=True)
+class DomainNames:
+    """What one mesh is called: its trust domain, and the names that it had or will have (`trust_domain_aliases`)."""
+
+    own: TrustDomain
+    aliases: frozenset[TrustDomain] = frozenset()
+
+    def __contains__(self, trust_domain: str) -> bool:
+        return trust_domain == self.own or trust_domain in self.aliases
+
+    def canonical(self, spiffe_id: SpiffeId) -> SpiffeId:
+        """The same workload under the mesh's own name; of other meshes as it is."""
+        return SpiffeId(self.own, spiffe_id.path) if spiffe_id.trust_domain in self.aliases else spiffe_id
+
+    def forms(self, spiffe_id: SpiffeId) -> tuple[SpiffeId, ...]:
+        """Every name that a workload of this mesh may show, its own first; of other meshes the one that is given."""
+        if spiffe_id.trust_domain not in self:
+            return (spiffe_id,)
+        domains = (self.own, *sorted(self.aliases - {self.own}))
+        return tuple(SpiffeId(domain, spiffe_id.path) for domain in domains)
+
+
 def _check_segment(segment: str) -> None:
     """One part of a path, without slashes; raises InvalidSpiffeId."""
     if not _SEGMENT.fullmatch(segment) or segment in {".", ".."}:

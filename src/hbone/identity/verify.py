@@ -161,7 +161,7 @@ def _judge(
     _check_usage(leaf, spiffe_id, side)
     _check_path(chain, bundle, spiffe_id, now)
     check_revoked(chain, bundle, spiffe_id)
-    if expected is not None and spiffe_id not in expected:
+    if expected is not None and spiffe_id not in expected and not bundle.is_one_of(spiffe_id, expected):
         raise UnexpectedIdentity(
             f"the {side.value} is {spiffe_id}",
             why=f"expected {_some(expected)}",

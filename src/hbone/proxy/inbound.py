@@ -5,6 +5,7 @@ accept → TLS (the verified identity is the source) → HTTP/2 → a stream of 
 
 import asyncio
 import socket
+from typing import Final
 
 from hbone.addr import SocketAddress
 from hbone.errors import HboneError, NoRoute, PeerViolation, TunnelFailure
@@ -21,10 +22,12 @@ from hbone.protocol.streams import Stream
 from hbone.proxy.deliveries import Deliveries
 from hbone.proxy.inbound_stream import Arrival, InboundParts, InboundStream
 from hbone.proxy.outcome import Parties, party_of
-from hbone.proxy.trusting import distrust, lasts_s
+from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import next_tunnel_id
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
+
+GOAWAY_GRACE_S: Final = 0.1  # between the two GOAWAYs of a drain: streams on their way then count as accepted
 
 
 class Inbound:
@@ -129,12 +132,26 @@ class Inbound:
             tunnel.link.lost(TunnelFailure("the tunnel was closed", why="this proxy shut down"))
 
     def judge_again(self, bundle: TrustBundle) -> int:
-        """Cut the tunnels whose peers are not to be trusted any more; how many."""
-        distrusted = [(tunnel, distrust(tunnel.link.tls, bundle)) for tunnel in tuple(self._tunnels)]
-        for tunnel, error in distrusted:
-            if error is not None:
+        """Cut the tunnels whose peers are not to be trusted any more; how many. Those under a name that is no more
+        are asked to open their next streams elsewhere, and take none after a moment."""
+        cut = 0
+        for tunnel in tuple(self._tunnels):
+            tls = tunnel.link.tls
+            error = distrust(tls, bundle)
+            if error is not None and outgrown(tls, bundle, error):
+                self._finish_soon(tunnel)
+            elif error is not None:
                 tunnel.link.lost(error)
-        return sum(1 for _, error in distrusted if error is not None)
+                cut += 1
+        return cut
+
+    def _finish_soon(self, tunnel: "InboundTunnel") -> None:
+        if tunnel.draining:
+            return
+        tunnel.link.announce_going_away()
+        if tunnel.ending is not None:
+            tunnel.ending.cancel()
+        tunnel.ending = self.parts.tunnels.poller.loop.call_later(GOAWAY_GRACE_S, tunnel.finish)
 
     def tunnels(self) -> tuple[TunnelView, ...]:
         return tuple(tunnel.view() for tunnel in self._tunnels)

@@ -1,12 +1,13 @@
 """The workloads of a node: one that is given (dedicated), or all that have an address here (shared)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hbone.addr import IpAddress, SocketAddress
 from hbone.discovery.directory import Directory
 from hbone.discovery.inbound import Served
 from hbone.discovery.model import Workload
+from hbone.identity.spiffe import DomainNames
 
 Dials = Mapping[int, SocketAddress]
 
@@ -24,14 +25,23 @@ class Exposed:
 class DedicatedWorkload:
     """Everything that connects here, and every tunnel that arrives, is one workload's.
 
-    `own` stands for it until the mesh knows it; `name` None: any workload of its account, the first by uid.
+    `own` stands for it until the mesh knows it; `name` None: any workload of its account, the first by uid. `names`:
+    what the mesh is called now, as it may be while it is being renamed.
     """
 
-    def __init__(self, directory: Directory, own: Workload, name: str | None, exposed: Exposed) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        own: Workload,
+        name: str | None,
+        exposed: Exposed,
+        names: Callable[[], DomainNames] | None = None,
+    ) -> None:
         self.directory = directory
         self._own = own
         self._name = name
         self._exposed = exposed
+        self._names = names or (lambda: DomainNames(own.identity.trust_domain))
         self._version = -1
         self._served = Served(workload=own)
 
@@ -58,12 +68,12 @@ class DedicatedWorkload:
         if self._name is not None:
             named = self.directory.workloads_called(own.namespace, self._name)
             return next((one for one in named if one.service_account == own.service_account), None)
-        account = (own.trust_domain, own.namespace, own.service_account)
+        account, names = (own.namespace, own.service_account), self._names()
         return next(
             (
                 one
                 for one in self.directory.workloads()
-                if (one.trust_domain, one.namespace, one.service_account) == account
+                if (one.namespace, one.service_account) == account and one.trust_domain in names
             ),
             None,
         )

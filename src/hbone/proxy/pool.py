@@ -19,7 +19,7 @@ from hbone.net.deadlines import Deadlines
 from hbone.net.tasks import Tasks
 from hbone.proxy.identities import Credentials, Identities
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
-from hbone.proxy.trusting import distrust, lasts_s
+from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import Tunnel, TunnelParts, open_tunnel
 
 TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
@@ -248,12 +248,18 @@ class Pool:
             tunnel.link.go_away()
 
     def judge_again(self, bundle: TrustBundle) -> int:
-        """Cut the tunnels whose peers are not to be trusted any more; how many."""
-        distrusted = [(tunnel, distrust(tunnel.link.tls, bundle)) for tunnel in tuple(self.tunnels())]
-        for tunnel, error in distrusted:
-            if error is not None:
+        """Cut the tunnels whose peers are not to be trusted any more; how many. Those under a name that is no more
+        take no new streams."""
+        cut = 0
+        for tunnel in tuple(self.tunnels()):
+            tls = tunnel.link.tls
+            error = distrust(tls, bundle)
+            if error is not None and outgrown(tls, bundle, error):
+                self._retire(tunnel)
+            elif error is not None:
                 tunnel.link.lost(error)
-        return sum(1 for _, error in distrusted if error is not None)
+                cut += 1
+        return cut
 
     def _watch_idle(self) -> None:
         if self._sweeper is None:

@@ -2,7 +2,7 @@
 
 from hbone.errors import HboneError, PeerRejected
 from hbone.identity.bundle import TrustBundle
-from hbone.identity.svid import wall_time
+from hbone.identity.svid import is_issued_by, wall_time
 from hbone.identity.verify import ForeignTrustDomain, check_revoked
 from hbone.net.tls import TlsStream
 
@@ -32,3 +32,12 @@ def distrust(tls: TlsStream, bundle: TrustBundle) -> HboneError | None:
             f"trust domain {tls.peer.trust_domain} of {tls.peer} is trusted no more", spiffe_id=tls.peer
         )
     return None
+
+
+def outgrown(tls: TlsStream, bundle: TrustBundle, error: HboneError) -> bool:
+    """Whether `error` is merely that the peer's trust domain is gone, and roots that we hold for another one signed its
+    certificates: a name that the mesh had before. What is open then ends by itself, and nothing new begins on it."""
+    if not isinstance(error, ForeignTrustDomain):
+        return False
+    roots = [root for held in bundle.roots.values() for root in held]
+    return any(is_issued_by(certificate, root) for certificate in tls.peer_chain for root in roots)

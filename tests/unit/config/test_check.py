@@ -106,3 +106,9 @@ def test_a_bundle_endpoint_of_the_web_needs_its_certificate_and_no_other_has_one
         ("bundle_endpoint.certificate", "without effect"),
         ("bundle_endpoint.certificate_key", "without effect"),
     ]
+
+
+def test_an_alias_is_another_name_than_the_trust_domains_own() -> None:
+    names: dict[str, object] = {"trust_domain": "new.test", "trust_domain_aliases": ["old.test", "new.test"]}
+    assert [field for field, _ in control_problems(names)] == ["trust_domain_aliases[1]"]
+    assert fields({**DEDICATED, **names}) == ["trust_domain_aliases[1]"]

@@ -1,5 +1,7 @@
 """Trust bundles on the wire: whole and signed, or refused."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -102,3 +104,23 @@ async def test_a_refused_bundle_leaves_the_former_one_in_force() -> None:
     assert applied == [(TRUST,)]
     assert await sink.take([], [DOMAIN]) == []
     assert applied[-1] == ()
+
+
+def test_aliases_are_told_and_revoked_identities_may_be_of_them() -> None:
+    old = TrustDomain("old.test")
+    renamed = replace(
+        TRUST,
+        aliases=frozenset({old}),
+        revocations=Revocations(identities={SpiffeId(old, CART.path): RevokedIdentity()}),
+        crls=(),
+    )
+    again = decode(DOMAIN, renamed.message().SerializeToString())
+    assert again == renamed
+    assert again.bundle.roots == {DOMAIN: (ROOT.cert,), old: (ROOT.cert,)}
+    with pytest.raises(InvalidResource, match="of another trust domain"):
+        decode(DOMAIN, replace(renamed, aliases=frozenset()).message().SerializeToString())
+
+
+def test_what_only_the_control_plane_needs_is_told_to_no_node() -> None:
+    told = replace(TRUST, document_sequence=3)
+    assert told.message() == TRUST.message()

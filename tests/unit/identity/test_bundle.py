@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hbone.identity.bundle import MAX_ROOTS, BundleDocument, InvalidBundle, TrustBundle
 from hbone.identity.jwk import Jwk, algorithms_of, to_jwk
-from hbone.identity.spiffe import TrustDomain
+from hbone.identity.spiffe import SpiffeId, TrustDomain
 from tests.support.pki import AUTHORITY, SpiffeCA
 
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
@@ -156,3 +156,32 @@ def test_documents_that_differ_in_number_and_hint_alone_have_one_content() -> No
     first, second = BundleDocument(roots=(FIRST, SECOND), sequence=1), BundleDocument(roots=(SECOND, FIRST))
     assert first.content == second.content
     assert first.content != BundleDocument(roots=(FIRST,), sequence=1).content
+
+
+C = TrustDomain("c.test")
+
+
+def test_the_roots_of_a_mesh_vouch_for_its_aliases_and_not_the_other_way_round() -> None:
+    bundle = TrustBundle(roots={A: (FIRST,), B: (SECOND,)}, aliases=frozenset({(B, A), (C, A)}))
+    assert bundle.roots == {A: (FIRST,), B: (SECOND, FIRST), C: (FIRST,)}
+    assert TrustBundle.of(A, [FIRST]).naming([(C, A)]).roots == {A: (FIRST,), C: (FIRST,)}
+
+
+def test_identities_that_differ_in_their_meshs_name_alone_are_the_same_workload() -> None:
+    bundle = TrustBundle(roots={A: (FIRST,)}, aliases=frozenset({(B, A), (B, C)}))  # as two who rename may see it
+    same = [SpiffeId(domain, "/ns/a/sa/s") for domain in (A, B, C)]
+    assert len({bundle.canonical(one) for one in same}) == 1
+    assert all(bundle.is_one_of(one, [other]) for one in same for other in same)
+    assert not bundle.is_one_of(same[0], [SpiffeId(A, "/ns/a/sa/t"), SpiffeId(TrustDomain("d.test"), "/ns/a/sa/s")])
+    assert not bundle.is_one_of(same[0], [])
+
+
+def test_without_aliases_every_trust_domain_is_itself() -> None:
+    bundle = TrustBundle(roots={A: (FIRST,), B: (SECOND,)})
+    assert not bundle.is_one_of(SpiffeId(A, "/ns/a/sa/s"), [SpiffeId(B, "/ns/a/sa/s")])
+
+
+def test_merging_keeps_aliases() -> None:
+    merged = TrustBundle.union([TrustBundle.of(A, [FIRST]).naming([(C, A)]), TrustBundle.of(B, [SECOND])])
+    assert merged.roots == {A: (FIRST,), C: (FIRST,), B: (SECOND,)}
+    assert merged.aliases == {(C, A)}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbone.identity.spiffe import MAX_ID_BYTES, InvalidSpiffeId, SpiffeId, TrustDomain, parse_trust_domain
+from hbone.identity.spiffe import MAX_ID_BYTES, DomainNames, InvalidSpiffeId, SpiffeId, TrustDomain, parse_trust_domain
 
 GOOD = [
     "spiffe://cluster.local/ns/shop/sa/cart",
@@ -100,3 +100,18 @@ def test_parsing_never_raises_anything_else_and_writes_back_what_it_took(text: s
         assert str(SpiffeId.parse(text)) == text
     except InvalidSpiffeId as error:
         assert str(error).isprintable(), "quoted by repr, so that a peer cannot write control characters to a log"
+
+
+def test_a_workload_of_a_mesh_with_several_names_has_one_form_for_each() -> None:
+    names = DomainNames(TrustDomain("new.test"), frozenset({TrustDomain("old.test"), TrustDomain("older.test")}))
+    old, foreign = SpiffeId.parse("spiffe://old.test/a/b"), SpiffeId.parse("spiffe://x.test/a/b")
+    assert [str(one) for one in names.forms(old)] == [
+        "spiffe://new.test/a/b",
+        "spiffe://old.test/a/b",
+        "spiffe://older.test/a/b",
+    ]
+    assert str(names.canonical(old)) == "spiffe://new.test/a/b"
+    assert names.forms(foreign) == (foreign,)
+    assert names.canonical(foreign) == foreign
+    assert "old.test" in names
+    assert "x.test" not in names

@@ -320,6 +320,16 @@ def test_a_long_expectation_is_shortened() -> None:
     assert "6 more" in refusal(UnexpectedIdentity, leaf(), expected=many).why
 
 
+def test_an_expected_identity_is_accepted_under_another_name_of_its_mesh() -> None:
+    cart, web = SpiffeId.parse(CART), SpiffeId.parse("spiffe://a.test/ns/shop/sa/web")
+    old = SpiffeId(TrustDomain("old.test"), cart.path)
+    renamed = TrustBundle.of(A, [ROOT_A.cert]).naming([(old.trust_domain, A)])
+    chain = leaf(uris=(str(old),))
+    assert judge(chain, renamed, expected=frozenset({cart})) == str(old)
+    refusal(UnexpectedIdentity, chain, renamed, expected=frozenset({web}))
+    refusal(ForeignTrustDomain, chain, expected=frozenset({cart}))
+
+
 # --- anything -----------------------------------------------------------------------------------------------
 
 CHAIN = leaf()

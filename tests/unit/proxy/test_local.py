@@ -5,6 +5,7 @@ from dataclasses import replace
 from hbone.addr import SocketAddress, parse_ip
 from hbone.discovery.model import Workload
 from hbone.discovery.store import Store, Update
+from hbone.identity.spiffe import DomainNames, TrustDomain
 from hbone.proxy.local import DedicatedWorkload, Exposed, SharedWorkloads
 from tests.unit.discovery.builders import workload
 
@@ -77,3 +78,14 @@ def test_a_change_of_the_mesh_is_seen_at_once() -> None:
     web = workload("web", "10.0.0.2")
     store.apply(Update(workloads=(web,)))
     assert local.outbound_source(parse_ip("10.0.0.2")) == web
+
+
+def test_a_dedicated_node_knows_its_workload_under_every_name_of_its_mesh() -> None:
+    own = replace(workload("cart", uid="stand-in"), trust_domain="old.test")
+    renamed = replace(workload("cart", "10.0.0.1"), trust_domain="new.test")
+    foreign = replace(workload("cart", "10.0.0.2", uid="a"), trust_domain="x.test")
+    names = DomainNames(TrustDomain("old.test"), frozenset({TrustDomain("new.test")}))
+    local = DedicatedWorkload(store_of(foreign, renamed), own, None, Exposed(), lambda: names)
+    assert local.outbound_source(parse_ip("10.0.0.9")) == renamed
+    alone = DedicatedWorkload(store_of(foreign, renamed), own, None, Exposed())
+    assert alone.outbound_source(parse_ip("10.0.0.9")) == own

@@ -5,6 +5,7 @@ application cannot be reached.
 """
 
 import json
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,8 +54,9 @@ def telling_answers(document: Settings) -> Settings:
     return copy
 
 
-def policy(action: str, source: str) -> str:
-    rule = f"{{from: [{{source: {source}}}]}}"
+def policy(action: str, source: str, port: int | None = None) -> str:
+    to = "" if port is None else f", to: [{{operation: {{ports: ['{port}']}}}}]"
+    rule = f"{{from: [{{source: {source}}}]{to}}}"
     head = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy"
     return f"{head}\nmetadata: {{name: judge, namespace: shop}}\nspec: {{action: {action}, rules: [{rule}]}}\n"
 
@@ -121,6 +123,20 @@ def test_envoy_sees_401_when_a_policy_denies_it(policies: tuple[str, ...], reaso
         assert reason in pair.node.only_access().error
         assert target.accepted == 0
         assert answers(pair) == ["401"]
+
+
+@pytest.mark.parametrize(("place", "status"), [("application", "401"), ("tunnel", "200")])
+def test_the_port_that_policies_see_is_that_of_the_connect_and_not_that_of_the_tunnel(
+    place: str, status: str, ground: Ground
+) -> None:
+    with echo(str(ground.host)) as target:
+        port = target.address.port if place == "application" else ground.tunnel.port
+        with under(ground, policy("DENY", CLIENT_ALONE, port), target=target.address) as pair:
+            with connect(pair.entry) as conn:
+                conn.shutdown(socket.SHUT_WR)
+                assert read_to_end(conn).received == 0
+            pair.node.only_access()
+            assert answers(pair) == [status]
 
 
 def test_envoy_sees_400_for_an_authority_that_is_not_served_here(ground: Ground) -> None:

@@ -75,10 +75,10 @@ class World:
     lines: list[str]
     echo_port: int
 
-    def write(self, *policies: str) -> None:
+    def write(self, *policies: str, workloads: str = WORKLOADS) -> None:
         """The manifests as they are from now on: the workloads and these policies."""
         port = self.inbound.dataplane.address("inbound").port
-        _write(self.directory, port, *policies)
+        _write(self.directory, port, *policies, workloads=workloads)
 
     async def policies_in_force(self, count: int) -> None:
         async with asyncio.timeout(10):
@@ -108,9 +108,9 @@ class World:
                 await asyncio.sleep(0.01)
 
 
-def _write(directory: Path, port: int, *policies: str) -> None:
+def _write(directory: Path, port: int, *policies: str, workloads: str = WORKLOADS) -> None:
     new = directory / ".new"
-    new.write_text("---\n".join((WORKLOADS % port, *policies)))
+    new.write_text("---\n".join((workloads % port, *policies)))
     new.rename(directory / "mesh.yaml")
 
 
@@ -183,6 +183,23 @@ async def test_a_new_policy_cuts_what_it_forbids_and_nothing_else(tmp_path: Path
         await mesh.line_with("connection closed due to policy change", "shop/no-jobs")
         for _, one in open_ones.values():
             one.close()
+
+
+async def test_a_workload_that_a_policy_selects_from_now_on_is_judged_by_it_at_once(tmp_path: Path) -> None:
+    """The policy was there before, and so was the connection; only the workload's label is new."""
+    async with world(tmp_path) as mesh:
+        mesh.write(DENY_JOB, workloads=WORKLOADS.replace("{app: cart}", "{app: other}"))
+        await mesh.policies_in_force(1)
+        reader, writer = await mesh.call(JOB)
+        assert (await reader.readexactly(10))[1] == 0
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        mesh.write(DENY_JOB)
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(10):
+                await reader.read(1)
+        await mesh.line_with("connection closed due to policy change", "shop/no-jobs")
+        writer.close()
 
 
 async def test_a_policy_that_is_wrong_leaves_the_former_ones_in_force(tmp_path: Path) -> None:

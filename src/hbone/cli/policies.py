@@ -35,16 +35,22 @@ def load_world(directory: Path, names: MeshNames, without: Path | None = None) -
 
 def load_traffic(path: Path) -> Traffic:
     """An access log; "-" is standard input. Lines that are no UTF-8 are no access lines."""
-    if str(path) == "-":
-        return read_traffic(sys.stdin)
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            return read_traffic(lines)
+        if str(path) == "-":
+            traffic = read_traffic(sys.stdin)
+        else:
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                traffic = read_traffic(lines)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UsageError(
             f"{path} cannot be read", why=why, fix="name an access log, or - for standard input"
         ) from error
+    if traffic.others and not traffic.seen and not traffic.unused:
+        name = "standard input" if str(path) == "-" else str(path)
+        why = f"none of its {traffic.others} lines is the access line of a node"
+        raise UsageError(f"{name} is no access log", why=why, fix="name the log of hbone's nodes, or of ztunnels")
+    return traffic
 
 
 def parse_target(text: str) -> tuple[str, int]:

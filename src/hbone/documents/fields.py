@@ -32,12 +32,16 @@ _DNS_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-
 
 def shown(value: object) -> str:
     """A value as its file has it, shortened."""
-    text = (
-        {True: "true", False: "false", None: "nothing"}[value]
-        if value is None or isinstance(value, bool)
-        else repr(value)
-    )
+    text = _plain(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Tagged):
+        return f"!{value.tag} {_plain(value.value)}".removesuffix(" null")
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    return repr(value)
 
 
 def nearest(name: str, known: Mapping[str, object] | set[str] | list[str], instead: str) -> str:

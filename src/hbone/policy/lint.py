@@ -220,8 +220,12 @@ def _named(
 def _shadowed(world: World) -> Iterator[Finding]:
     """Policies that change nothing because another does all that they could."""
     policies = [p for p in world.policies.authorization if not p.selection.targets and not p.dry_run]
+    near: dict[str, list[AuthorizationPolicy]] = {}
     for policy in policies:
-        for other in policies:
+        near.setdefault(policy.namespace, []).append(policy)
+    for policy in policies:
+        everywhere = near.get(world.names.root_namespace, []) if policy.namespace != world.names.root_namespace else []
+        for other in (*near[policy.namespace], *everywhere):
             if other is policy or not _reaches_as_far(other, policy, world.names.root_namespace):
                 continue
             if _same_reach(other, policy) and policy.key < other.key and _shadow(policy, other) is not None:

@@ -384,8 +384,10 @@ def shown_fact(constraint: Constraint, facts: ConnectionFacts) -> str:
     value = fact(constraint, facts)
     if row.layer is Layer.L7 and facts.request is None:
         return "no request is seen"
+    if not value and row.subject.startswith("the caller"):
+        return "the caller has no identity" if facts.caller.identity is None else f"{facts.caller} has none"
     if not value:
-        return "the caller has no identity" if row.subject.startswith("the caller") else f"{subject} is not known"
+        return f"{subject} is not known"
     match value:
         case Account():
             text = str(value)

@@ -16,7 +16,7 @@ from hbone.addr import IpAddress, parse_ip
 from hbone.documents.document import Array, Document, Object, Tagged, Value
 from hbone.documents.fields import Section, shown
 from hbone.errors import HboneError, InvalidConfiguration, Problem
-from hbone.identity.spiffe import SpiffeId
+from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, parse_trust_domain
 from hbone.policy.explain import Explanation, explain
 from hbone.policy.model import JsonValue, MeshNames, Request, Transport
 from hbone.policy.paths import path_of
@@ -96,12 +96,18 @@ def parse_tests(documents: tuple[Document, ...]) -> TestTable:
 
 def _mesh(section: Section) -> MeshNames:
     default = MeshNames()
+    aliases = section.texts("trustDomainAliases")
     names = MeshNames(
         root_namespace=section.text("rootNamespace", default.root_namespace),
         trust_domain=section.text("trustDomain", default.trust_domain),
-        trust_domain_aliases=tuple(text for _, text in section.texts("trustDomainAliases")),
+        trust_domain_aliases=tuple(text for _, text in aliases),
     )
     section.finish()
+    for path, text in ((("trustDomain",), names.trust_domain), *aliases):
+        try:
+            parse_trust_domain(text)
+        except InvalidSpiffeId as error:
+            section.problem(path, error.what, error.fix)
     return names
 
 

@@ -42,10 +42,14 @@ class Seen:
 
 @dataclass(slots=True, kw_only=True)
 class Traffic:
-    """What a log tells: how often each was seen, and how many access lines could not be used, by reason."""
+    """What a log tells: how often each was seen, and how many access lines could not be used, by reason.
+
+    `others`: lines that are not blank, and no access lines.
+    """
 
     seen: dict[Seen, int] = field(default_factory=dict[Seen, int])
     unused: dict[str, int] = field(default_factory=dict[str, int])
+    others: int = field(default=0, compare=False)
 
     @property
     def connections(self) -> int:
@@ -59,6 +63,7 @@ def read_traffic(lines: Iterable[str]) -> Traffic:
     for line in lines:
         fields = fields_of(line)
         if fields is None:
+            traffic.others += bool(line.strip())
             continue
         seen = _seen(fields)
         if isinstance(seen, str):

@@ -78,6 +78,10 @@ def _parse_trust_domain(text: str) -> Value:
 
 def _parse_path(text: str) -> Value:
     if not is_template(text):
+        if "{" in text or "}" in text:
+            raise InvalidAddress(
+                f"{text[:80]!r} has a brace that is no template", fix="write {*} or {**} between slashes"
+            )
         return Pattern.parse(text)
     check_template(text)
     return Template(text)

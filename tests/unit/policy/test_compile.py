@@ -108,6 +108,54 @@ def test_the_fields_on_requests_are_named() -> None:
     assert l7_names(policy.rules[0]) == ("paths", "request.headers[")
 
 
+DENIES = [
+    # rule, and whether it denies: the front end's tunnel, the same caller in plaintext
+    ("{from: [{source: {notPrincipals: ['*']}}]}", False, True),
+    ("{from: [{source: {principals: ['*']}}]}", True, False),
+    ("{from: [{source: {notNamespaces: [web]}}]}", False, True),
+    ("{from: [{source: {notNamespaces: [a]}}]}", True, True),
+    ("{from: [{source: {namespaces: ['*']}}]}", True, False),
+    ("{from: [{source: {serviceAccounts: [web/frontend]}}]}", True, False),
+    ("{from: [{source: {notServiceAccounts: [web/frontend]}}]}", False, True),
+    ("{from: [{source: {trustDomains: [cluster.local]}}]}", True, False),
+    ("{from: [{source: {trustDomains: [cluster.local], principals: [nobody/ns/a/sa/b]}}]}", False, False),
+    ("{from: [{source: {notTrustDomains: [cluster.local]}}]}", False, True),
+    ("{from: [{source: {ipBlocks: [127.0.0.2]}}]}", True, True),
+    ("{from: [{source: {notIpBlocks: [127.0.0.0/8]}}]}", False, False),
+    ("{to: [{operation: {ports: ['8080']}}]}", True, True),
+    ("{to: [{operation: {notPorts: ['8080']}}]}", False, False),
+    ("{when: [{key: source.principal, values: ['*/sa/frontend']}]}", True, False),
+    ("{when: [{key: source.namespace, notValues: [web]}]}", False, True),
+    ("{when: [{key: source.serviceAccount, values: [web/frontend]}]}", True, False),
+    ("{when: [{key: source.trustDomain, values: ['cluster.*']}]}", True, False),
+    ("{when: [{key: source.ip, values: [127.0.0.0/30]}]}", True, True),
+    ("{when: [{key: destination.ip, values: [127.0.0.3]}]}", True, True),
+    ("{when: [{key: destination.ip, notValues: [127.0.0.3]}]}", False, False),
+    ("{when: [{key: destination.port, values: ['8080']}]}", True, True),
+    # from AND to AND when; items of from and to OR, items of when AND
+    ("{from: [{source: {namespaces: [web]}}], to: [{operation: {ports: ['9']}}]}", False, False),
+    ("{from: [{source: {namespaces: [a]}}, {source: {namespaces: [web]}}]}", True, False),
+    ("{to: [{operation: {ports: ['9']}}, {operation: {ports: ['8080']}}]}", True, True),
+    (
+        "{when: [{key: source.namespace, values: [web]}, {key: destination.port, values: ['9']}]}",
+        False,
+        False,
+    ),
+    # fields of one source AND, values of one field OR, none of the not… values
+    ("{from: [{source: {namespaces: [web], ipBlocks: [10.0.0.0/8]}}]}", False, False),
+    ("{from: [{source: {namespaces: [a, web]}}]}", True, False),
+    ("{from: [{source: {namespaces: ['*'], notNamespaces: [b, web]}}]}", False, False),
+]
+
+
+@pytest.mark.parametrize(("rule", "tunnelled", "plaintext"), DENIES, ids=[rule for rule, _, _ in DENIES])
+def test_every_field_that_a_node_sees_is_enforced(rule: str, tunnelled: bool, plaintext: bool) -> None:
+    denying = world(authorization("p", f"{{action: DENY, rules: [{rule}]}}"))
+    assert (not allows(denying), not allows(denying, None)) == (tunnelled, plaintext)
+    allowing = world(authorization("p", f"{{rules: [{rule}]}}"))
+    assert (allows(allowing), allows(allowing, None)) == (tunnelled, plaintext)
+
+
 # trust domains
 
 

@@ -94,6 +94,9 @@ def test_a_service_account_is_compared_whatever_its_trust_domain() -> None:
 
 def test_an_identity_of_another_form_has_a_principal_but_no_namespace() -> None:
     seen = facts("spiffe://cluster.local/payments/web")
+    said = failing(constraint(Field.NAMESPACES, "web"), seen)
+    assert said == "namespaces wants web, but cluster.local/payments/web has none"
+    assert "the caller has no identity" in str(failing(constraint(Field.NAMESPACES, "web"), facts(None)))
     assert holds(constraint(Field.PRINCIPALS, "cluster.local/payments/web"), seen)
     assert not holds(constraint(Field.NAMESPACES, "*"), seen)
     assert caller(SpiffeId.parse("spiffe://cluster.local/payments/web")).account is None

@@ -84,6 +84,35 @@ def test_every_condition_is_known(key: str, value: str, field: Field) -> None:
     assert policy.rules[0].clauses[0].matches[0].constraints[0].field is field
 
 
+def test_a_condition_has_values_or_not_values_or_both() -> None:
+    spec = {"rules": [{"when": [{"key": "source.namespace", "notValues": ["web"]}]}]}
+    (policy,) = policies(authorization("p", json.dumps(spec))).authorization
+    (one,) = policy.rules[0].clauses[0].matches[0].constraints
+    assert (one.allowed, one.refused) == ((), (Pattern(Form.EXACT, "web"),))
+
+
+@pytest.mark.parametrize("port", ["0", "1", "65535"])
+def test_a_port_is_any_number_of_sixteen_bits(port: str) -> None:
+    (policy,) = policies(authorization("p", one_rule(f"{{to: [{{operation: {{ports: ['{port}']}}}}]}}"))).authorization
+    assert policy.rules[0].clauses[0].matches[0].constraints[0].allowed == (int(port),)
+
+
+@pytest.mark.parametrize("api", ["security.istio.io/v1", "security.istio.io/v1beta1"])
+@pytest.mark.parametrize("kind", ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"])
+def test_both_versions_of_the_api_are_read(api: str, kind: str) -> None:
+    assert problems(f"apiVersion: {api}\nkind: {kind}\nmetadata: {{name: p}}\nspec: {{}}") == []
+
+
+def test_limits_are_reached() -> None:
+    """What Istio's validation still takes."""
+    items = ",".join(f"a{number}" for number in range(16))
+    assert problems(authorization("p", one_rule(accounts(items)))) == []
+    assert problems(authorization("p", one_rule(accounts("a" * 320)))) == []
+    assert problems(authorization("p", one_rule("{}," * 512))) == []
+    target = "{kind: Service, name: a},"
+    assert problems(authorization("p", f"{{targetRefs: [{target * 16}]}}")) == []
+
+
 def test_shapes_without_rules_keep_their_meaning() -> None:
     nothing, empty, everything = policies(
         authorization("nothing", "{}"), authorization("empty", "{rules: []}"), authorization("all", "{rules: [{}]}")
@@ -105,7 +134,10 @@ def test_a_selector_without_labels_is_none(written: str) -> None:
     assert policy.selection.empty_selector
 
 
-@pytest.mark.parametrize(("text", "on"), [("true", True), ("1", True), ("T", True), ("false", False), ("0", False)])
+TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")  # Go's ParseBool
+
+
+@pytest.mark.parametrize(("text", "on"), [*((word, True) for word in TRUE), *((word, False) for word in FALSE)])
 def test_a_dry_run_is_annotated(text: str, on: bool) -> None:
     annotations = f'{{istio.io/dry-run: "{text}"}}'
     (policy,) = policies(authorization("p", "{rules: [{}]}", annotations=annotations)).authorization
@@ -154,6 +186,8 @@ REFUSED = [
     ),
     ("{action: ALOW}", "did you mean 'ALLOW'?"),
     ("{provider: {name: x}}", "is for the action CUSTOM alone"),
+    ("{action: AUDIT, provider: {name: x}}", "is for the action CUSTOM alone"),
+    ("{action: deny}", "did you mean 'DENY'?"),
     # rules
     (one_rule("{from: [{}]}"), "rules[0].from[0].source: is missing"),
     (one_rule("{from: [{source: {}}]}"), "the source has no field"),
@@ -172,6 +206,11 @@ REFUSED = [
     (one_rule("{to: [{operation: {ports: ['65536']}}]}"), "is not a port"),
     (one_rule("{to: [{operation: {ports: [http]}}]}"), "is not a port"),
     (one_rule("{to: [{operation: {paths: ['/a/{*}.txt']}}]}"), "is not valid"),
+    (one_rule("{to: [{operation: {paths: ['/a{b']}}]}"), "has a brace that is no template"),
+    (one_rule("{to: [{operation: {methods: ['']}}]}"), "is empty"),
+    (one_rule("{when: [{key: source.namespace, notValues: ['']}]}"), "is empty"),
+    (one_rule("{when: [{key: destination.port, values: [http]}]}"), "is not a port"),
+    (one_rule("{when: [{key: source.serviceAccount, values: ['a*']}]}"), "has a wildcard"),
     (one_rule("{from: [{source: {trustDomains: [a/b]}}]}"), "is not a trust domain"),
     (one_rule("{from: [{source: {trustDomains: ['a*b']}}]}"), "has a '*' inside"),
     (one_rule("{from: [{source: {trustDomains: ['*a*']}}]}"), "has a '*' inside"),
@@ -247,6 +286,12 @@ def test_a_peer_authentication_is_read() -> None:
         ("{mtls: {mode: MUTUAL}}", "write one of: UNSET, DISABLE, PERMISSIVE, STRICT"),
         ("{mtls: STRICT}", "write a mapping"),
         ("{targetRefs: []}", "is not a known field"),
+        ("{selector: {matchLabels: {a: 'b*'}}}", "is no label"),
+        ("{selector: {matchLabels: {'a*': b}}}", "is no label"),
+        ("{selector: {matchLabels: {'': b}}}", "is no label"),
+        ("{selector: {matchLabels: {a: b}}, portLevelMtls: {65536: {mode: STRICT}}}", "is not a port"),
+        ("{selector: {matchLabels: {a: b}}, portLevelMtls: {http: {mode: STRICT}}}", "write a number from 1 to 65535"),
+        ("{selector: {matchExpressions: []}}", "is not a known field"),
     ],
 )
 def test_a_mistake_in_a_peer_authentication_is_refused(spec: str, words: str) -> None:

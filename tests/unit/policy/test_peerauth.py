@@ -4,7 +4,7 @@ import pytest
 
 from hbone.policy.manifests import Mode
 from hbone.policy.model import Action, Scope
-from tests.unit.policy.builders import allows, peer, question, world
+from tests.unit.policy.builders import WORKLOADS, allows, peer, question, world
 
 LETTERS = {"S": "STRICT", "P": "PERMISSIVE", "D": "DISABLE", "U": "UNSET"}
 
@@ -88,6 +88,39 @@ def test_of_one_age_the_first_by_name_counts() -> None:
 def test_a_selector_in_the_root_namespace_selects_nobody() -> None:
     mesh = world(peer("p", selecting("S"), namespace="istio-system"))
     assert allows(mesh, None)
+
+
+ROOT_WORKLOAD = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: gate-0, namespace: istio-system, labels: {app: cart}}
+spec: {address: 127.0.0.6, serviceAccount: gate}
+"""
+
+
+def test_a_selector_in_the_root_namespace_selects_not_even_the_workloads_there() -> None:
+    mesh = world(peer("p", selecting("S"), namespace="istio-system"), workloads=WORKLOADS + "---" + ROOT_WORKLOAD)
+    assert allows(mesh, None, "istio-system/gate-0:8080")
+
+
+def test_the_mode_of_the_mesh_is_that_of_the_root_namespace_s_own_workloads() -> None:
+    mesh = world(peer("p", spec("S"), namespace="istio-system"), workloads=WORKLOADS + "---" + ROOT_WORKLOAD)
+    assert not allows(mesh, None, "istio-system/gate-0:8080")
+
+
+def test_the_ports_of_a_newer_object_are_ignored_with_it() -> None:
+    mesh = world(
+        peer("older", selecting("P"), created="2026-01-01T00:00:00Z"),
+        peer("newer", selecting("P{80:S}"), created="2026-01-01T00:00:01Z"),
+    )
+    assert allows(mesh, None, "shop/cart-0:80")
+
+
+def test_ports_are_looked_up_in_the_workload_s_object_alone() -> None:
+    """A port of one workload says nothing about the same port of another."""
+    mesh = world(peer("ns", spec("S")), peer("wl", selecting("U{80:P}")))
+    assert allows(mesh, None, "shop/cart-0:80")
+    assert not allows(mesh, None, "shop/db-0:80")
 
 
 def test_a_selector_selects_in_its_own_namespace_alone() -> None:

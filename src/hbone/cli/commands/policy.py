@@ -48,8 +48,19 @@ def mesh_options(command: Command) -> Command:
 
 
 def _names(options: dict[str, Any]) -> "MeshNames":
+    from hbone.errors import UsageError
+    from hbone.identity.spiffe import InvalidSpiffeId, parse_trust_domain
     from hbone.policy.model import MeshNames
 
+    given = (
+        ("--trust-domain", options["trust_domain"]),
+        *(("--trust-domain-alias", one) for one in options["aliases"]),
+    )
+    for option, domain in given:
+        try:
+            parse_trust_domain(domain)
+        except InvalidSpiffeId as error:
+            raise UsageError(f"{option}: {error.what}", fix=error.fix) from error
     return MeshNames(
         root_namespace=options["root_namespace"],
         trust_domain=options["trust_domain"],
@@ -80,7 +91,10 @@ def check(directory: Path, strict: bool, output: Format, **mesh: Any) -> int:
     world = load_world(directory, _names(mesh))
     findings = lint(world)
     bad = {Level.ERROR, Level.WARNING} if strict else {Level.ERROR}
-    ok = not any(finding.level in bad for finding in findings)
+    empty = not world.subjects and not any(_counts(world).values())
+    if empty:
+        click.echo(f"warning: {directory} has no policy and no workload; .yaml, .yml and .json are read", err=True)
+    ok = not any(finding.level in bad for finding in findings) and not (empty and strict)
     value = {"ok": ok, **_counts(world), "findings": [finding.to_json() for finding in findings]}
     emit(output, value, lambda: "\n".join((*map(_finding, findings), _summary(world, findings))))
     return DONE if ok else NO
@@ -200,9 +214,12 @@ def test(directory: Path, tests: Path, output: Format, **mesh: Any) -> int:
     from hbone.app.sources import read_text
     from hbone.cli.policies import load_world
     from hbone.documents.document import parse_documents
+    from hbone.errors import UsageError
     from hbone.policy.testing import parse_tests, run_tests
 
     table = parse_tests(parse_documents(str(tests), read_text(tests)))
+    if not table.cases:
+        raise UsageError(f"{tests} has no cases", fix="write cases: [{name: …, from: {…}, to: {…}, expect: allow}]")
     world = load_world(directory, table.names or _names(mesh), without=tests)
     outcomes = run_tests(world, table)
     failed = [outcome for outcome in outcomes if not outcome.passed]

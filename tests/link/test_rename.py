@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from hbone.app.place import Place
+from hbone.app.tokens import Wanted, desk
+from hbone.config.refs import AccountRef
 from hbone.control.ca_client import CaClient
 from hbone.control.channel import ControlRefused
-from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.control.join import Member, Membership, enrol
+from hbone.control.tokens import JoinToken
+from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from hbone.identity.verify import ForeignTrustDomain, PeerSide, verify_peer
 from hbone.net.clock import SystemClock
 from hbone.proto.admin_pb2 import RestoreRequest, RevokeRequest
@@ -103,6 +108,38 @@ async def test_a_stream_outlives_the_name_it_was_opened_under_and_its_tunnel_tak
             names = {one.peer_identity for one in inbound.tunnels()}
             assert names == {str(named(OLD)), str(named(NEW))}
         await mesh.until(lambda: {one.peer_identity for one in inbound.tunnels()} == {str(named(NEW))})
+
+
+async def test_a_machine_that_joined_stays_a_member_through_a_rename_and_takes_the_new_name(tmp_path: Path) -> None:
+    clock, directory = SystemClock(), tmp_path / "vm"
+    async with Town(tmp_path) as town:
+        mesh = await town.mesh(OLD, listeners={"control_tls": "127.0.0.1:0"})
+        listener = mesh.control.doors.listener
+        assert listener is not None
+        place = Place(environment={}, state_dir=mesh.state)
+        wanted = Wanted(account=AccountRef("web", "web"), node="", ttl_s=60)
+        token = JoinToken.parse((await desk(place).create(wanted)).token)
+        member = await enrol(token, directory, clock, ttl_s=3600)
+        for names in ((OLD, [NEW]), (NEW, [OLD])):
+            listeners = {"control_tls": str(listener.address)}
+            await mesh.restart(trust_domain=names[0], trust_domain_aliases=names[1], listeners=listeners)
+            member.trust(mesh.control.ca.trust.everybody)  # as its node does
+            assert member.svid.spiffe_id == named(OLD)
+            await member.fetch(named(OLD))
+            assert (await member.fetch(named(OLD))).svid.spiffe_id == named(OLD)
+        again = Member.load(directory, clock)
+        assert again is not None
+        await again.take_name()
+        assert again.membership.identity == again.svid.spiffe_id == named(NEW)
+        await mesh.restart(trust_domain_aliases=[])
+        again.trust(mesh.control.ca.trust.everybody)
+        await again.fetch(named(NEW))
+        assert (await again.fetch(named(NEW))).svid.spiffe_id == named(NEW)
+        last = Member.load(directory, clock)
+        assert last is not None
+        assert last.membership == Membership(address=token.address, identity=named(NEW), called=DomainNames(NEW))
+        with pytest.raises(ControlRefused, match=f"no roots for trust domain {OLD}"):
+            await member.fetch(named(OLD))
 
 
 async def test_without_an_alias_the_former_name_is_a_foreign_trust_domain(tmp_path: Path) -> None:

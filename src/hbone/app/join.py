@@ -29,7 +29,7 @@ from hbone.control.renew import IdentityKeeper
 from hbone.control.tokens import JoinToken
 from hbone.discovery.model import HBONE_PORT
 from hbone.discovery.store import Store
-from hbone.errors import Unreachable, UsageError
+from hbone.errors import HboneError, Unreachable, UsageError
 from hbone.net.clock import SystemClock, system_rng
 from hbone.telemetry.log import Logs
 
@@ -90,6 +90,7 @@ async def _member(spec: JoinSpec, place: Place, say: Say) -> Member:
         refusal = same_mesh(member, token) if token is not None else None
         if refusal is not None:
             raise refusal
+        await _take_name(member, say)
         return member
     if token is None:
         raise UsageError(
@@ -100,6 +101,17 @@ async def _member(spec: JoinSpec, place: Place, say: Say) -> Member:
     member = await enrol(token, directory, clock, ttl_s=spec.settings.settings.svid_ttl_s)
     say([f"joined {member.membership.identity.trust_domain} as {member.membership.identity}"])
     return member
+
+
+async def _take_name(member: Member, say: Say) -> None:
+    """After a rename of the mesh this machine is one under the new name; while it cannot be had, under the old one."""
+    before = member.membership.identity
+    try:
+        await member.take_name()
+    except HboneError as error:
+        log.warning("the mesh's new name is not taken", extra={"identity": str(before), "error": str(error)})
+    if member.membership.identity != before:
+        say([f"the mesh is called {member.membership.identity.trust_domain} now: {member.membership.identity}"])
 
 
 def _wish(spec: JoinSpec, member: Member) -> Wish:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
@@ -26,7 +26,7 @@ from hbone.control.tokens import JoinToken
 from hbone.errors import HboneError, InvalidConfiguration, UsageError
 from hbone.identity.bundle import InvalidBundle, TrustBundle
 from hbone.identity.rotation import has_ended
-from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, parse_trust_domain
 from hbone.identity.svid import InvalidSvid, X509Svid
 from hbone.times import Clock
 
@@ -39,11 +39,23 @@ _END_OF_KEY: Final = b"-----END PRIVATE KEY-----\n"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
     """Of which mesh, as what. `address` is HOST:PORT of the control plane; `group` the WorkloadGroup that the machine
-    registers as a member of, empty for none."""
+    registers as a member of, empty for none. `called`: what the mesh said that it is called, None for nothing yet."""
 
     address: str
     identity: SpiffeId
     group: str = ""
+    called: DomainNames | None = None
+
+    @property
+    def names(self) -> DomainNames:
+        """Of the mesh, as far as is known."""
+        return self.called or DomainNames(self.identity.trust_domain)
+
+    @property
+    def renamed(self) -> SpiffeId | None:
+        """What this machine is under the mesh's present name, None if that is what it is."""
+        wanted = SpiffeId(self.names.own, self.identity.path)
+        return wanted if wanted != self.identity else None
 
     @property
     def node(self) -> str:
@@ -79,6 +91,7 @@ class Member:
                 raise InvalidConfiguration(problems)
             membership = _membership((directory / MEMBER).read_bytes())
             credentials = _credentials(directory, membership.identity)
+            membership = replace(membership, identity=credentials.svid.spiffe_id)
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read", why=error.strerror or "", fix=_AGAIN) from error
         except (InvalidSvid, InvalidBundle, InvalidSpiffeId, ValueError, KeyError, TypeError) as error:
@@ -99,7 +112,8 @@ class Member:
     @property
     def endpoint(self) -> TlsEndpoint:
         """The control plane, shown our certificate."""
-        return endpoint_of(self.membership, str(self.directory / ROOTS), lambda: self.svid)
+        found = endpoint_of(self.membership, str(self.directory / ROOTS), lambda: self.svid)
+        return replace(found, also=self._control_identities)
 
     async def fetch(self, spiffe_id: SpiffeId) -> Credentials:
         """Raises HboneError."""
@@ -114,15 +128,38 @@ class Member:
             await asyncio.to_thread(self._keep, credentials)
         return credentials
 
+    async def take_name(self) -> None:
+        """If the mesh has got another name: go by it from now on. Raises HboneError, with nothing changed."""
+        wanted, membership = self.membership.renamed, self.membership
+        if wanted is None:
+            return
+        client = CaClient(self.endpoint, ttl_s=self.ttl_s, holder=self.holder, own=membership.identity)
+        self._credentials = await client.fetch(wanted)
+        self.membership = replace(membership, identity=wanted)
+        await asyncio.to_thread(self._keep, self._credentials)
+
     def trust(self, bundle: TrustBundle) -> None:
-        """The mesh has other roots now: the next connection to the control plane is judged by these."""
-        pem = bundle.pem(self.membership.identity.trust_domain)
-        if pem:
-            self._write(ROOTS, pem)
+        """The mesh has other roots or names now: the next connection to the control plane is judged by these."""
+        self._keep_roots(bundle)
+        domain = self.membership.identity.trust_domain
+        names = bundle.names_of(domain)
+        if domain in bundle.domains and names != self.membership.names:
+            self.membership = replace(self.membership, called=names)
+            self._write(MEMBER, _document(self.membership))
+
+    def _control_identities(self) -> frozenset[SpiffeId]:
+        """What the control plane may show, whichever of the mesh's names it goes by now."""
+        names = self.membership.names
+        return frozenset(names.forms(control_identity(names.own)))
 
     def _keep(self, credentials: Credentials) -> None:
         self._write(CREDENTIALS, credentials.svid.key_pem() + credentials.svid.chain_pem())
-        self.trust(credentials.bundle)
+        self._keep_roots(credentials.bundle)
+
+    def _keep_roots(self, bundle: TrustBundle) -> None:
+        pem = bundle.pem(self.membership.identity.trust_domain)
+        if pem:
+            self._write(ROOTS, pem)
 
     def _write(self, name: str, content: bytes) -> None:
         """A disk that is full costs a restart its certificate, and the running node nothing."""
@@ -182,26 +219,42 @@ def _found(member: Member, credentials: Credentials) -> None:
     directory, svid = member.directory, credentials.svid
     write_whole(directory / CREDENTIALS, svid.key_pem() + svid.chain_pem(), 0o600)
     write_whole(directory / ROOTS, credentials.bundle.pem(svid.spiffe_id.trust_domain), 0o600)
-    membership = member.membership
-    document = {"address": membership.address, "identity": str(membership.identity), "group": membership.group}
-    write_whole(directory / MEMBER, json.dumps(document, indent=2).encode() + b"\n", 0o600)
+    write_whole(directory / MEMBER, _document(member.membership), 0o600)
+
+
+def _document(membership: Membership) -> bytes:
+    """A membership as it is kept."""
+    document: dict[str, Any] = {
+        "address": membership.address,
+        "identity": str(membership.identity),
+        "group": membership.group,
+    }
+    if membership.called is not None:
+        document["trust_domain"] = membership.called.own
+        document["trust_domain_aliases"] = sorted(membership.called.aliases)
+    return json.dumps(document, indent=2).encode() + b"\n"
 
 
 def _membership(content: bytes) -> Membership:
     document = cast("dict[str, Any]", json.loads(content))
+    called = None
+    if "trust_domain" in document:
+        aliases = frozenset(parse_trust_domain(str(alias)) for alias in document["trust_domain_aliases"])
+        called = DomainNames(parse_trust_domain(str(document["trust_domain"])), aliases)
     return Membership(
         address=str(document["address"]),
         identity=SpiffeId.parse(str(document["identity"])),
         group=str(document.get("group", "")),
+        called=called,
     )
 
 
 def _credentials(directory: Path, identity: SpiffeId) -> Credentials:
     key, end, chain = (directory / CREDENTIALS).read_bytes().partition(_END_OF_KEY)
     svid = X509Svid.from_pem(chain, key + end)
-    if svid.spiffe_id != identity:
+    if svid.spiffe_id.path != identity.path:  # the trust domain may be the newer of the mesh's names
         raise ValueError(f"the certificate is of {svid.spiffe_id}, not {identity}")
-    bundle = TrustBundle.from_pem(identity.trust_domain, (directory / ROOTS).read_bytes())
+    bundle = TrustBundle.from_pem(svid.spiffe_id.trust_domain, (directory / ROOTS).read_bytes())
     return Credentials(svid=svid, bundle=bundle)
 
 

@@ -85,15 +85,16 @@ class BearerToken:
 class TlsEndpoint:
     """Where a control plane is and what it takes to be let in.
 
-    The control plane is known by `identity`, a SPIFFE ID, wherever it is; or, without one, by the host name of its
-    address or one of `names`. `certificate` gives ours to show, None for none. `authorization` is the value of that
-    header, made for each call.
+    The control plane is known by `identity`, a SPIFFE ID, wherever it is, or by one that `also` gives, for a mesh that
+    has several names; or, without one, by the host name of its address or one of `names`. `certificate` gives ours to
+    show, None for none. `authorization` is the value of that header, made for each call.
     """
 
     host: str
     port: int
     roots: Roots
     identity: SpiffeId | None = None
+    also: Callable[[], frozenset[SpiffeId]] = frozenset
     names: tuple[str, ...] = ()
     authorization: Callable[[], str] | None = field(default=None, repr=False)
     certificate: Callable[[], X509Svid | None] | None = field(default=None, repr=False)
@@ -168,7 +169,7 @@ class _NamedChannel(Channel):
         leaf: bytes = transport.get_extra_info("ssl_object").getpeercert(True)
         try:
             found = spiffe_id_of(x509.load_der_x509_certificate(leaf))
-            if found == identity:
+            if found == identity or found in self._endpoint.also():
                 return protocol
             why = f"it is {found}, not {identity}"
         except (NotAnSvid, ValueError) as error:

@@ -21,7 +21,7 @@ from hbone.errors import HboneError
 from hbone.identity.jwk import InvalidKeySet, Jwk, parse_key_set, to_jwk
 from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.revocation import Revocations
-from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 
 X509_USE: Final = "x509-svid"
 JWT_USE: Final = "jwt-svid"
@@ -123,6 +123,15 @@ class TrustBundle:
         """One and the same form for all names of one workload."""
         name = self._meshes.get(spiffe_id.trust_domain)
         return spiffe_id if name is None else SpiffeId(name, spiffe_id.path)
+
+    def names_of(self, domain: TrustDomain) -> DomainNames:
+        """All names of the mesh that has this one, its present name as its own."""
+        mesh = self._meshes.get(domain)
+        if mesh is None:
+            return DomainNames(domain)
+        names = frozenset(name for name, one in self._meshes.items() if one == mesh)
+        present = next((name for alias, name in sorted(self.aliases) if alias == domain), domain)
+        return DomainNames(present, names - {present})
 
     def is_one_of(self, spiffe_id: SpiffeId, expected: Iterable[SpiffeId]) -> bool:
         """Whether it is one of these workloads, under whichever of its mesh's names."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hbone.identity.bundle import MAX_ROOTS, BundleDocument, InvalidBundle, TrustBundle
 from hbone.identity.jwk import Jwk, algorithms_of, to_jwk
-from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from tests.support.pki import AUTHORITY, SpiffeCA
 
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
@@ -185,3 +185,9 @@ def test_merging_keeps_aliases() -> None:
     merged = TrustBundle.union([TrustBundle.of(A, [FIRST]).naming([(C, A)]), TrustBundle.of(B, [SECOND])])
     assert merged.roots == {A: (FIRST,), C: (FIRST,), B: (SECOND,)}
     assert merged.aliases == {(C, A)}
+
+
+def test_the_names_of_a_mesh_are_known_by_each_of_them() -> None:
+    bundle = TrustBundle(roots={A: (FIRST,)}, aliases=frozenset({(B, A), (C, A)}))
+    assert bundle.names_of(A) == bundle.names_of(B) == DomainNames(A, frozenset({B, C}))
+    assert bundle.names_of(TrustDomain("d.test")) == DomainNames(TrustDomain("d.test"))

@@ -40,6 +40,7 @@ NOTE: Final = "<!-- Written by `make docs` from {source}. Do not edit. -->"
 
 COMMAND_LINE_VARIABLES: Final = {
     "HBONE_STATE_DIR": "where the CA, the journal and the sockets are kept; `--state-dir` wins over it",
+    "HBONE_REQUIRE_RULES": "set to true: `hbone expose` takes no port without a rule that says who may connect",
     "HBONE_JOIN_TOKEN": "the token of `hbone join`, which takes it out of its own environment",
     "HBONE_DEBUG": "set to anything: an internal error also shows its traceback",
 }

@@ -25,6 +25,7 @@ from hbone.control.lease import ServiceWish, Wish
 from hbone.control.register import Granted, Registration
 from hbone.errors import UsageError
 from hbone.net.clock import system_rng
+from hbone.policy.model import Action, Destination
 from hbone.telemetry.log import Logs
 
 Say = Callable[[list[str]], None]
@@ -57,7 +58,8 @@ class ExposeSpec:
     """Local ports that the mesh may reach: mesh port → where it really is.
 
     `listen` is where tunnels arrive when there is no control plane to assign an address; port 0 for any free one.
-    `name`: the host name to be known by, empty for one made of the account.
+    `name`: the host name to be known by, empty for one made of the account. `require_rules`: not without a rule that
+    says who may connect.
     """
 
     member: Membership
@@ -65,6 +67,7 @@ class ExposeSpec:
     allow: tuple[AccountRef, ...]
     name: str
     listen: TcpListen
+    require_rules: bool = False
 
 
 OFF: dict[str, Any] = {
@@ -124,11 +127,27 @@ async def run_expose(spec: ExposeSpec, place: Place, logs: Logs, stop: Stop, say
         await undo.enter_async_context(node)
         await stop.unless_set(node.wait_ready())
         if not stop.is_set:
+            if spec.require_rules and not spec.allow:
+                _require_rules(node, member.account, name)
             calm_collector()
             bound = next(one.address for one in node.dataplane.listeners() if one.name == "inbound")
             say(_exposed(spec, granted, bound, str(member.account.spiffe_id(node.settings.trust_domain))))
             await stop.wait()
     return 0
+
+
+def _require_rules(node: Node, account: AccountRef, name: str) -> None:
+    """That a policy of the mesh says who may connect; raises UsageError. Without one, everybody in the mesh may."""
+    found = node.store.workloads_called(account.namespace, name)
+    keys = tuple(key for workload in found for key in workload.authorization_policies)
+    policies = node.policies.engine.applicable(Destination(account.namespace, keys))
+    if not any(policy.action is Action.ALLOW and not policy.dry_run for policy in policies):
+        raise UsageError(
+            f"nothing says who may connect to {account}, so everybody in the mesh could",
+            why="no --allow was given, no AuthorizationPolicy with action ALLOW is for it, and rules are required"
+            " (--require-rules, HBONE_REQUIRE_RULES)",
+            fix="add --allow NAMESPACE/ACCOUNT for each that may, for example --allow web/client",
+        )
 
 
 def _exposed(spec: ExposeSpec, granted: Granted | None, inbound: str, identity: str) -> list[str]:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 @click.argument("ports", metavar="[MESHPORT:][ADDR:]PORT…", nargs=-1, required=True, type=EXPOSE_PORT)
 @click.option("--as", "account", required=True, metavar="NS/SA", type=ACCOUNT, help="The identity to be known by.")
 @click.option("--allow", multiple=True, metavar="NS/SA", type=ACCOUNT, help="Only these may connect (repeatable).")
+@click.option(
+    "--require-rules",
+    is_flag=True,
+    envvar="HBONE_REQUIRE_RULES",
+    help="Not without --allow or a policy that says who may connect.",
+)
 @click.option("--name", default="", metavar="HOST", help="The host name in the mesh [default: ACCOUNT.NAMESPACE…].")
 @click.option(
     "--listen",
@@ -27,9 +33,10 @@ if TYPE_CHECKING:
     help="With --ca: where tunnels arrive; port 0 for any free one.",
 )
 @member_options
-def expose(
+def expose(  # noqa: PLR0917 - one parameter for each option
     ports: "tuple[tuple[int, SocketAddress], ...]",
     allow: "tuple[AccountRef, ...]",
+    require_rules: bool,
     name: str,
     listen: str,
     member: Member,
@@ -44,7 +51,14 @@ def expose(
     from hbone.app.programs import ExposeSpec, run_expose
     from hbone.app.run import run
 
-    spec = ExposeSpec(member=member.membership(), ports=dict(ports), allow=allow, name=name, listen=_listen(listen))
+    spec = ExposeSpec(
+        member=member.membership(),
+        ports=dict(ports),
+        allow=allow,
+        name=name,
+        listen=_listen(listen),
+        require_rules=require_rules,
+    )
     with member.logs() as logs:
         return run(lambda stop: run_expose(spec, member.place(dict(os.environ)), logs, stop, member.say))
 

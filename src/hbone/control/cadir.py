@@ -4,7 +4,6 @@
 A directory is made whole under another name and then renamed, so that no reader and no crash ever sees half of a CA.
 """
 
-import contextlib
 import errno
 import os
 import shutil
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from hbone.ca.authority import CaKeys, CertificateAuthority
 from hbone.ca.material import KNOWN_FILES, SECRET_FILES, authority_from, files_of, layout_of
+from hbone.control.keys import sync_directory
+from hbone.control.statedir import intrusions
 from hbone.errors import InvalidConfiguration, Problem, UsageError
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import new_key
@@ -98,14 +99,14 @@ def _install(directory: Path, authority: CertificateAuthority) -> bool:
     try:
         for name, content in files_of(authority).items():
             _write(made / name, content, 0o600 if name in SECRET_FILES else 0o644)
-        _sync(made)
+        sync_directory(made)
         try:
             made.rename(directory)  # replaces an empty directory, fails on any other (rename(2))
         except OSError as error:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
                 return False
             raise
-        _sync(directory.parent)
+        sync_directory(directory.parent)
         return True
     finally:
         shutil.rmtree(made, ignore_errors=True)  # gone already, unless something failed
@@ -117,16 +118,6 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    """Make names durable. Not every filesystem lets one sync a directory."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _load(directory: Path, trust_domain: TrustDomain, clock: Clock) -> CertificateAuthority:
@@ -148,25 +139,13 @@ def _read(path: Path) -> bytes:
 
 def _check_private(directory: Path) -> None:
     """Directory and keys belong to us and nobody else may look in."""
-    problems = list(_intrusions(directory, "0700"))
+    problems = list(intrusions(directory, "0700"))
     for name in sorted(SECRET_FILES):
         path = directory / name
         if path.exists():
-            problems += _intrusions(path, "0600")
+            problems += intrusions(path, "0600")
     if problems:
         raise InvalidConfiguration(problems)
-
-
-def _intrusions(path: Path, mode: str) -> list[Problem]:
-    found = path.stat()
-    problems: list[Problem] = []
-    if found.st_uid != os.geteuid():
-        fix = f"chown it to user {os.geteuid()}, or run as user {found.st_uid}"
-        problems.append(Problem(what=f"it belongs to user {found.st_uid}", fix=fix, file=str(path)))
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        what = f"its mode {stat.S_IMODE(found.st_mode):04o} lets others in"
-        problems.append(Problem(what=what, fix=f"chmod {mode} {path}", file=str(path)))
-    return problems
 
 
 def _check_not_writable(directory: Path) -> None:

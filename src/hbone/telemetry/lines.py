@@ -3,10 +3,11 @@
 A write to a pipe, a terminal or a disk can block for as long as its reader likes; the loop must not. So a line is
 put into a list, the list is joined and handed to one writer thread (at 64 KiB, or at most 100 ms later), and what
 the thread has not written yet is bounded: past the bound lines are dropped and counted, and the count is told in
-one line as soon as there is room again. The descriptor's own flags are never touched: O_NONBLOCK would be set for
-everyone who shares it, the operator's shell included.
+one line as soon as there is room again. So it is with a disk that is full. The descriptor's own flags are never
+touched: O_NONBLOCK would be set for everyone who shares it, the operator's shell included.
 """
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Final
 
 BATCH_BYTES: Final = 64 << 10
 MAX_DELAY_S: Final = 0.1
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 MAX_WAITING_BYTES: Final = 8 << 20  # about 20,000 access lines
 
 Schedule = Callable[[float, Callable[[], None]], object]
@@ -30,8 +32,6 @@ class LineWriter:
     """
 
     def __init__(self, fd: int, dropped_line: Callable[[int], str], *, max_waiting_bytes: int = MAX_WAITING_BYTES):
-        self.dropped = 0
-        """Lines lost since the start."""
         self.schedule: Schedule | None = None
         self.turn: AbstractContextManager[object] | None = None
         """Held around each batch by processes that share the descriptor: a pipe takes only 4096 bytes at once in one
@@ -39,7 +39,9 @@ class LineWriter:
         self._fd = fd
         self._dropped_line = dropped_line
         self._max_waiting_bytes = max_waiting_bytes
-        self._untold = 0
+        self._refused = 0  # lines that were not handed on: counted by whoever writes
+        self._lost = 0  # lines that were, and could not be written: counted by the thread
+        self._told = 0  # of both
         self._lines: list[str] = []
         self._chars = 0
         self._flush_due = False
@@ -48,7 +50,13 @@ class LineWriter:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._broken = False
+        self._inside_line = False
         self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost since the start."""
+        return self._refused + self._lost
 
     def write(self, line: str) -> None:
         """`line` ends with its newline. After `close` it is dropped."""
@@ -72,12 +80,12 @@ class LineWriter:
         self._lines = []
         self._chars = 0
         if self._broken or self._closed or self._handed_bytes - self._written_bytes >= self._max_waiting_bytes:
-            self.dropped += len(lines)
-            self._untold += len(lines)
+            self._refused += len(lines)
             return
-        if self._untold:
-            lines.append(self._dropped_line(self._untold))
-            self._untold = 0
+        untold = self.dropped - self._told
+        if untold:
+            lines.append(self._dropped_line(untold))
+            self._told += untold
         batch = "".join(lines).encode("utf-8", "backslashreplace")
         self._handed_bytes += len(batch)
         if self._thread is None:
@@ -107,15 +115,22 @@ class LineWriter:
             self._written_bytes += len(batch)
 
     def _write_all(self, batch: bytes) -> None:
+        if self._inside_line:
+            batch = b"\n" + batch
         view = memoryview(batch)
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:  # somebody else made the descriptor non-blocking
                 self._wait_writable()
-            except OSError:  # the reader went away or the disk is full: what comes later is counted as dropped
-                self._broken = True
+            except OSError as error:  # room may come back, a reader that went away does not
+                self._broken = error.errno not in _PASSING
+                if not self._broken:
+                    self._lost += bytes(view).count(b"\n")
+                    done = len(batch) - len(view)
+                    self._inside_line = batch[done - 1 : done] != b"\n" if done else self._inside_line
                 return
+        self._inside_line = False
 
     def _wait_writable(self) -> None:
         import select

@@ -1,7 +1,10 @@
 """Lines reach their descriptor, or are counted; the writer never waits."""
 
 import os
+import resource
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +31,13 @@ class Loop:
 
 def dropped_line(count: int) -> str:
     return f"dropped {count}\n"
+
+
+def eventually(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -121,6 +131,40 @@ def test_a_reader_that_went_away_is_no_failure(pipe: tuple[int, int]) -> None:
     lines.close(5)
     lines.write("two\n")
     assert lines.dropped == 1
+
+
+def test_a_disk_that_is_full_loses_lines_and_is_written_to_again_when_there_is_room(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file, open("/dev/full", "wb") as full:  # noqa: PTH123 -- no path of a file
+        fd = os.dup(full.fileno())
+        lines = LineWriter(fd, dropped_line)
+        lines.write("lost\n")
+        lines.write("lost too\n")
+        eventually(lambda: lines.dropped == 2)
+        os.dup2(file.fileno(), fd)
+        lines.write("there\n")
+        lines.close(5)
+        os.close(fd)
+    assert (tmp_path / "log").read_text().splitlines() == ["there", "dropped 2"]
+    assert lines.dropped == 2
+
+
+def test_a_line_that_a_full_disk_cut_is_not_continued_by_the_next_one(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with (tmp_path / "log").open("wb") as file:
+            lines = LineWriter(file.fileno(), dropped_line)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))  # bytes: then EFBIG, as if the disk were full
+            lines.write("whole\n")
+            lines.write("cut short\n")
+            eventually(lambda: lines.dropped == 1)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            lines.write("whole again\n")
+            lines.close(5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "log").read_text().splitlines() == ["whole", "cut ", "whole again", "dropped 1"]
 
 
 def test_closing_does_not_wait_for_a_reader_that_never_reads(pipe: tuple[int, int]) -> None:

@@ -57,7 +57,8 @@ class WholeNode:
 
 
 class WholeWindow:
-    """`hbone.admin.source.AdminSource`. What workers hold is as of the last `before` that asked for it."""
+    """`hbone.admin.source.AdminSource`. What workers hold is what they said when `before` asked, and is given out once:
+    the views of 65,000 connections are not kept until somebody asks again."""
 
     def __init__(self, node: WholeNode) -> None:
         self._node = node
@@ -74,7 +75,7 @@ class WholeWindow:
             if topic == "metrics":
                 for number, text in said.items():
                     self._node.metrics.totals.said(number, text)
-            else:
+            elif topic != "process":  # which the crew has noted
                 self._said[topic] = said
 
     def workloads(self) -> Iterable[WorkloadView]:
@@ -97,7 +98,7 @@ class WholeWindow:
 
     def roots(self) -> Iterable[RootView]:
         """Each once: all workers judge by the same."""
-        views = [RootView(**said) for answers in self._said.get("roots", {}).values() for said in answers]
+        views = [RootView(**said) for answers in self._said.pop("roots", {}).values() for said in answers]
         return {(view.trust_domain, view.fingerprint): view for view in views}.values()
 
     def listeners(self) -> Iterable[ListenerView]:
@@ -118,7 +119,7 @@ class WholeWindow:
     def _numbered(self, topic: str, view: Callable[..., _V]) -> list[_V]:
         return [
             view(**{**said, "worker": number})
-            for number, answers in sorted(self._said.get(topic, {}).items())
+            for number, answers in sorted(self._said.pop(topic, {}).items())
             for said in answers
         ]
 

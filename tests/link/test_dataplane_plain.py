@@ -277,6 +277,17 @@ async def test_a_captured_connection_to_our_own_listener_is_no_loop() -> None:
         assert "recursive call to ourselves" in await node.line()
 
 
+async def test_an_application_may_have_the_port_of_a_listener_of_ours_on_another_address() -> None:
+    async with Mesh() as mesh:
+        far = await mesh.node("shop/cart", "127.0.1.1", socks="127.0.0.1:0")
+        async with App(echo, ip="127.0.1.1", port=far.dataplane.address("socks").port) as app:
+            near = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": str(app.address)}])
+            async with await Tcp.connect(forward_of(near)) as program:
+                await program.send(b"ping")
+                assert await program.exactly(4) == b"ping"
+            assert "error=" not in await far.line()
+
+
 async def plaintext_arrives(node: Node, target: SocketAddress) -> Tcp:
     """As if a connection to `target` had been redirected to the node: its socket is handed over."""
     with socket.create_server((str(target.ip), 0)) as listener:

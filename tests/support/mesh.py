@@ -28,7 +28,7 @@ from hbone.identity.svid import X509Svid
 from hbone.net.clock import SystemClock, new_key, system_rng
 from hbone.proxy.judge import Authorize
 from hbone.telemetry.access import AccessLog
-from tests.support.tcp import PORTS, App, Handler, Tcp, eventually
+from tests.support.tcp import App, Handler, Tcp, eventually
 
 DOMAIN = parse_trust_domain("cluster.local")
 
@@ -89,11 +89,6 @@ class Node:
             ),
         )
 
-    @property
-    def ports(self) -> set[int]:
-        """That it listens on, on whatever address."""
-        return {int(one.address.rpartition(":")[2]) for one in self.dataplane.listeners()}
-
     def _write(self, line: str) -> None:
         self.log.write(line)
 
@@ -106,7 +101,6 @@ class Node:
         """Drain and close; harmless when it has stopped."""
         if not self._stopped:
             self._stopped = True
-            PORTS.difference_update(self.ports)
             await self.dataplane.drain(deadline_s)
             await self.keeper.__aexit__(None, None, None)
 
@@ -217,13 +211,8 @@ class Mesh:
                 **overrides,
             }
         )
-        while True:
-            node = Node(settings, issuer or DirectIssuer(self.authority), self.state, authorize, clock)
-            await node.start()
-            if not node.ports & PORTS:
-                break
-            await node.stop()  # the kernel gave it an application's port, on another address
-        PORTS.update(node.ports)
+        node = Node(settings, issuer or DirectIssuer(self.authority), self.state, authorize, clock)
+        await node.start()
         self.nodes.append(node)
         if account:
             self.workload(account, ip, hbone_port=node.dataplane.address("inbound").port)

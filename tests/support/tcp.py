@@ -96,21 +96,6 @@ class Tcp:
         self.sock.close()
 
 
-PORTS: set[int] = set()
-"""Of applications and nodes that run now. A port that a node listens on is no application's, whatever the address:
-so says the check for calls of a proxy to itself. The kernel may well give out the same number on two addresses."""
-
-
-def _server(ip: str, port: int) -> socket.socket:
-    """Listening, on a port that nothing else here has."""
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    while True:
-        sock = socket.create_server((ip, port), family=family, backlog=2048)
-        if port or sock.getsockname()[1] not in PORTS:
-            return sock
-        sock.close()
-
-
 Handler = Callable[[Tcp], Awaitable[None]]
 
 
@@ -124,8 +109,8 @@ class App:
 
     def __init__(self, handler: Handler | None = None, ip: str = "127.0.1.1", port: int = 0) -> None:
         self._handler = handler
-        self._sock = _server(ip, port)
-        PORTS.add(self._sock.getsockname()[1])
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        self._sock = socket.create_server((ip, port), family=family, backlog=2048)
         self._sock.setblocking(False)
         self._waiting: asyncio.Queue[Tcp] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,7 +134,6 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for tcp in self.open:
             tcp.close()
-        PORTS.discard(self.port)
 
     def stop_listening(self) -> None:
         if self._sock.fileno() >= 0:

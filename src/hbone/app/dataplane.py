@@ -26,6 +26,7 @@ from hbone.config.listen import Listen
 from hbone.config.model import Forward, NodeSettings
 from hbone.config.refs import AccountRef
 from hbone.discovery.inbound import InboundContext
+from hbone.discovery.listeners import NOWHERE, OwnListeners
 from hbone.discovery.model import Workload
 from hbone.discovery.request import OutboundContext, Unknown
 from hbone.discovery.select import Selector
@@ -86,7 +87,6 @@ class DataPlane:
         self._answers = answer_deadlines(self._loop, settings.timeouts.connect_response_timeout_s)
         self.outcomes = Outcomes(around.access, around.counters, around.clock)
         self.pool = Pool(parts, around.identities, pool_policy(settings), self._tasks)
-        self._illegal: frozenset[int] = frozenset()
         self._asking = 0  # programs that have not yet said where to
         self._plain = PlainParts(
             poller=self._poller,
@@ -96,7 +96,7 @@ class DataPlane:
             closing=parts.link.closing,
             half_closes=self._half_closes,
         )
-        self.plaintext = InboundPassthrough(self._plain, self.local, self._illegal, around.authorize)
+        self.plaintext = InboundPassthrough(self._plain, self.local, NOWHERE, around.authorize)
         self.inbound = Inbound(self._inbound_parts(parts))
         self.outbound = Outbound(self._outbound_parts())
         around.identities.on_renewed(self.pool.identity_renewed)
@@ -118,7 +118,7 @@ class DataPlane:
                 max_handshakes=settings.limits.max_half_open_handshakes,
                 max_tunnels=settings.limits.max_inbound_tunnels,
                 response_baggage=settings.response_baggage,
-                context=InboundContext(illegal_ports=self._illegal),
+                context=InboundContext(listeners=NOWHERE),
                 authorize=self.around.authorize,
             ),
             half_closes=self._half_closes,
@@ -140,7 +140,7 @@ class DataPlane:
             answers=self._answers,
             half_closes=self._half_closes,
             family=socket.AF_UNSPEC if self.settings.ipv6_enabled else socket.AF_INET,
-            context=OutboundContext(illegal_ports=self._illegal, cluster_domain=self.settings.cluster_domain),
+            context=OutboundContext(listeners=NOWHERE, cluster_domain=self.settings.cluster_domain),
         )
 
     # --- listeners ------------------------------------------------------------------------------------------
@@ -152,16 +152,13 @@ class DataPlane:
         except BaseException:
             self.unbind()
             raise
-        ports = frozenset(address.port for _, sock, _ in self._bound if (address := bound_address(sock)) is not None)
-        self._illegal = ports
-        self.plaintext.illegal_ports = ports
+        own = OwnListeners(frozenset(at for _, sock, _ in self._bound if (at := bound_address(sock)) is not None))
+        self.plaintext.listeners = own
         self.inbound.parts = replace(
             self.inbound.parts,
-            options=replace(self.inbound.parts.options, context=InboundContext(illegal_ports=ports)),
+            options=replace(self.inbound.parts.options, context=InboundContext(listeners=own)),
         )
-        self.outbound.parts = replace(
-            self.outbound.parts, context=replace(self.outbound.parts.context, illegal_ports=ports)
-        )
+        self.outbound.parts = replace(self.outbound.parts, context=replace(self.outbound.parts.context, listeners=own))
 
     def _bind_all(self) -> None:
         listeners = self.settings.listeners

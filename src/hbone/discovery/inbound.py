@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 
 from hbone.addr import Authority, HostPort, IpAddress, SocketAddress, parse_ip
 from hbone.discovery.directory import Directory
+from hbone.discovery.listeners import USUAL, OwnListeners
 from hbone.discovery.model import Service, TunnelProtocol, Workload
 from hbone.discovery.outcomes import Cause, Refuse
-from hbone.discovery.request import ILLEGAL_PORTS
 from hbone.discovery.waypoint import serves_as
 
 _LOOPBACK: Final = {4: parse_ip("127.0.0.1"), 6: parse_ip("::1")}
@@ -34,11 +34,11 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundContext:
-    """`illegal_ports`: our own listeners, which no tunnel may lead to. `forwarded_host`: the host that the CONNECT
+    """`listeners`: our own, which no tunnel may lead to. `forwarded_host`: the host that the CONNECT
     was forwarded for, used for labels alone. `localhost_tunnels`: applications that expect the PROXY
     protocol are dialled on loopback."""
 
-    illegal_ports: frozenset[int] = ILLEGAL_PORTS
+    listeners: OwnListeners = USUAL
     forwarded_host: str | None = None
     localhost_tunnels: bool = True
 
@@ -180,13 +180,8 @@ def _deliver(
     own = one.workload
     tunnel = own.application_tunnel
     port = tunnel.port if tunnel is not None and tunnel.port else target.port
-    if target.port in context.illegal_ports or port in context.illegal_ports or port == local.port:
-        return Refuse(
-            cause=Cause.ILLEGAL_CALL,
-            what="attempted recursive call to ourselves",
-            why=f"port {port} is a listener of this proxy",
-            fix="connect to a port of the application",
-        )
+    if port == local.port or context.listeners.take(local.ip, target.port):
+        return _loop(SocketAddress(local.ip, target.port))
     judged = SocketAddress(local.ip, port)
     upstream = one.dials.get(port) if one.dials else judged
     if upstream is None:
@@ -203,8 +198,19 @@ def _deliver(
         header = told
         if context.localhost_tunnels and not one.dials:
             upstream = SocketAddress(_LOOPBACK[local.ip.version], port)
+    if context.listeners.take(upstream.ip, upstream.port):
+        return _loop(upstream)
     service = target.service or asked_service(directory, own, port, context.forwarded_host)
     return Deliver(upstream=upstream, judged=judged, destination=own, service=service, proxy_header=header)
+
+
+def _loop(called: SocketAddress) -> Refuse:
+    return Refuse(
+        cause=Cause.ILLEGAL_CALL,
+        what="attempted recursive call to ourselves",
+        why=f"{called} is a listener of this proxy",
+        fix="connect to a port of the application",
+    )
 
 
 def _header_target(own: Workload, target: _Target) -> SocketAddress | Refuse:

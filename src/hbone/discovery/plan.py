@@ -26,13 +26,12 @@ from hbone.discovery.outcomes import (
     ThroughTunnel,
     ThroughWaypoint,
 )
-from hbone.discovery.request import ILLEGAL_PORTS, OutboundContext, Request, Unknown, other_network, pick, unresolved
+from hbone.discovery.request import OutboundContext, Request, Unknown, other_network, pick, unresolved
 from hbone.discovery.select import Candidate, Selector, Wanted
 from hbone.discovery.waypoint import Waypoint, find_waypoint, source_is, source_is_waypoint_of, waypoint_of
 from hbone.identity.spiffe import SpiffeId
 
 __all__ = [
-    "ILLEGAL_PORTS",
     "Cause",
     "OutboundContext",
     "OutboundPlan",
@@ -58,7 +57,7 @@ def plan_outbound(
 ) -> OutboundPlan:
     """What to do with a connection from `source` to the address or host name that a program asked for."""
     if isinstance(destination, SocketAddress):
-        if destination.ip.is_loopback and destination.port in context.illegal_ports:
+        if destination.ip.is_loopback and context.listeners.take(destination.ip, destination.port):
             return Refuse(
                 cause=Cause.ILLEGAL_CALL,
                 what="attempted recursive call to ourselves",

@@ -10,11 +10,11 @@ from typing import Final
 
 from hbone.addr import Authority, IpAddress, SocketAddress
 from hbone.discovery.directory import Directory
+from hbone.discovery.listeners import USUAL, OwnListeners
 from hbone.discovery.model import Service, Workload
 from hbone.discovery.outcomes import Cause, OutboundPlan, Passthrough, Refuse, Resolve, ThroughTunnel, ThroughWaypoint
 from hbone.discovery.select import Candidate, Selector, Wanted, address_of
 
-ILLEGAL_PORTS: Final = frozenset({15001, 15006, 15008})
 _NOTHING_RESOLVED: Final[Mapping[str, tuple[IpAddress, ...]]] = {}
 
 
@@ -30,13 +30,13 @@ class OutboundContext:
     """What a plan depends on besides source and destination.
 
     `downstream` is the address that the program connected from, None if it did not connect over IP.
-    `illegal_ports`: our own listeners, which no program may reach on loopback. `tried` are uids of workloads to
+    `listeners`: our own, which no program may reach on loopback. `tried` are uids of workloads to
     leave out. `addresses` are answers to earlier `Resolve` plans, by host; `pinned` is the uid of the workload that
     was chosen when the question came up.
     """
 
     downstream: IpAddress | None = None
-    illegal_ports: frozenset[int] = ILLEGAL_PORTS
+    listeners: OwnListeners = USUAL
     cluster_domain: str = "cluster.local"
     unknown: Unknown = Unknown.PASS
     tried: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hbone.addr import SocketAddress
+from hbone.discovery.listeners import OwnListeners
 from hbone.errors import HboneError, NoRoute
 from hbone.net.closing import Closing
 from hbone.net.dial import Dial, DialOptions
@@ -131,13 +132,13 @@ class InboundPassthrough:
         self,
         parts: PlainParts,
         local: LocalWorkloads,
-        illegal_ports: frozenset[int],
+        listeners: OwnListeners,
         authorize: Authorize | None = None,
     ) -> None:
         self._parts = parts
         self._local = local
         self._authorize = authorize
-        self.illegal_ports = illegal_ports  # our own listeners: known when they are bound
+        self.listeners = listeners  # our own: known when they are bound
 
     def accept(self, sock: socket.socket) -> None:
         try:
@@ -172,7 +173,7 @@ class InboundPassthrough:
             connection.cut(denial)
 
     def _refusal(self, target: SocketAddress, *, known: bool) -> HboneError | None:
-        if target.port in self.illegal_ports:
+        if self.listeners.take(target.ip, target.port):
             return NoRoute("attempted recursive call to ourselves", why=f"{target} is a listener of this proxy")
         if not known:
             return NoRoute(f"no workload of this node has the address {target.ip}", fix="add a WorkloadEntry for it")

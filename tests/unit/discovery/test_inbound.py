@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hbone.discovery.inbound import Deliver, InboundContext, InboundPlan, Served, asked_service, plan_inbound, served_at
+from hbone.discovery.listeners import OwnListeners
 from hbone.discovery.model import ApplicationTunnel, GatewayAddress, TunnelProtocol, Visibility, WeightedWaypoint
 from hbone.discovery.outcomes import Cause, Refuse
 from hbone.discovery.store import Store
@@ -58,6 +59,30 @@ def test_an_address_of_the_workload_behind_address_translation_is_its_own() -> N
 def test_a_connect_for_our_own_listeners_is_answered_503(port: int) -> None:
     found = arrive(store(CART), f"10.0.0.2:{port}", local="10.0.0.2:16008")
     assert refused(found) == (Cause.ILLEGAL_CALL, 503)
+
+
+OURS = OwnListeners(frozenset({sock("10.0.0.2:15008"), sock("127.0.0.1:15080")}))
+
+
+@pytest.mark.parametrize(
+    ("authority", "dials", "loops"),
+    [
+        ("10.0.0.2:15008", {}, True),
+        ("10.0.0.2:15080", {}, False),  # the same number as one of ours, at another address
+        ("10.0.0.2:8080", {8080: "127.0.0.1:15080"}, True),
+        ("10.0.0.2:8080", {8080: "127.0.0.2:15080"}, False),
+        ("10.0.0.2:15080", {15080: "127.0.0.1:3000"}, False),
+    ],
+)
+def test_a_loop_is_told_by_the_address_that_would_be_dialled(
+    authority: str, dials: dict[int, str], loops: bool
+) -> None:
+    exposed = Served(workload=CART, dials={port: sock(to) for port, to in dials.items()})
+    found = arrive(store(CART), authority, exposed, context=InboundContext(listeners=OURS))
+    if loops:
+        assert refused(found) == (Cause.ILLEGAL_CALL, 503)
+    else:
+        assert isinstance(found, Deliver)
 
 
 def test_the_served_workload_is_the_one_with_the_address_that_was_connected_to() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from hbone.discovery.listeners import OwnListeners
 from hbone.discovery.model import (
     ApplicationTunnel,
     GatewayAddress,
@@ -102,8 +103,9 @@ def test_other_addresses_and_ports_are_no_calls_to_ourselves(target: str) -> Non
 
 
 def test_the_illegal_ports_are_those_we_listen_on() -> None:
-    context = OutboundContext(illegal_ports=frozenset({15080}))
+    context = OutboundContext(listeners=OwnListeners(frozenset({sock("127.0.0.1:15080")})))
     assert isinstance(plan(store(), "127.0.0.1:15080", context=context), Refuse)
+    assert isinstance(plan(store(), "127.0.0.2:15080", context=context), Passthrough)
 
 
 # to services

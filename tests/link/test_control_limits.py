@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from grpclib.client import Channel, Stream
 
 from hbone.ca.authority import CertificateAuthority
 from hbone.control import ads_service, manifests_watch
@@ -23,7 +24,7 @@ from hbone.discovery.store import Source, Update
 from hbone.discovery.xds import ADDRESS_TYPE
 from hbone.errors import Unreachable
 from hbone.proto.discovery_grpc import AggregatedDiscoveryServiceStub
-from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest
+from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from tests.support.controlplane import Served, serving, spiffe
 
 WEB = spiffe("shop", "web")
@@ -82,6 +83,45 @@ async def test_a_fault_of_our_own_is_an_internal_error_to_the_caller_and_a_trace
     assert caught.value.passing
     assert "a bug" not in str(caught.value)
     assert "a bug" in caplog.text
+
+
+def discovery(channel: Channel) -> "Stream[DeltaDiscoveryRequest, DeltaDiscoveryResponse]":
+    return AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources.open()
+
+
+async def test_a_subscriber_that_never_answers_makes_nothing_grow_and_may_come_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ads_service, "_FORGET_ABOVE", 10)
+    monkeypatch.setattr(ads_service, "_GIVE_UP_ABOVE", 50)
+    catalogue = served.mesh.catalogues[ADDRESS_TYPE]
+    stays = Workload(uid="stays", name="stays", namespace="n")
+
+    async def never_answer() -> None:
+        async with calling(served.endpoint) as channel, discovery(channel) as stream:
+            await stream.send_message(DeltaDiscoveryRequest(type_url=ADDRESS_TYPE))
+            assert await stream.recv_message() is not None
+            for n in range(200):
+                passing = Workload(uid=f"w{n}", name=f"w{n}", namespace="n")
+                served.mesh.apply(Update(workloads=(passing,)), Source.MANIFESTS)
+                served.mesh.apply(Update(removed=(passing.uid,)), Source.MANIFESTS)
+                await asyncio.sleep(0)
+            served.mesh.apply(Update(workloads=(stays,)), Source.MANIFESTS)
+            while await stream.recv_message() is not None:
+                pass
+
+    with pytest.raises(ControlRefused, match="too far behind"):
+        async with asyncio.timeout(LIMIT_S):
+            await never_answer()
+    assert catalogue.removals_remembered < 60
+    async with calling(served.endpoint) as channel, discovery(channel) as stream:
+        held = {"w3": "a version"}
+        await stream.send_message(DeltaDiscoveryRequest(type_url=ADDRESS_TYPE, initial_resource_versions=held))
+        whole = await stream.recv_message()
+        assert whole is not None
+        assert [one.name for one in whole.resources] == ["stays"]
+        assert list(whole.removed_resources) == ["w3"]
+        await stream.cancel()
 
 
 async def test_removals_are_forgotten_once_every_subscriber_was_told(

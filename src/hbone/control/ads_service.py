@@ -25,6 +25,7 @@ log = logging.getLogger("hbone.control")
 
 _MAX_REQUEST_BYTES = 64 * 1024 * 1024  # names and versions of 200,000 resources on a reconnect: 25 MB
 _FORGET_ABOVE = 4096  # removals that are remembered before it is worth finding out who still needs them
+_GIVE_UP_ABOVE = 100_000  # removals that wait for one subscriber: 20 MB, and a new stream costs it less than they do
 
 DiscoveryStream = Stream[DeltaDiscoveryRequest, DeltaDiscoveryResponse]
 
@@ -48,6 +49,7 @@ class _Subscriber:
         self.conversation = conversation
         self.caller = caller
         self.changed = asyncio.Event()
+        self.given_up = asyncio.Event()
 
 
 class Subscribers:
@@ -109,6 +111,17 @@ class Subscribers:
             if catalogue.removals_remembered > _FORGET_ABOVE:
                 cursors = [one.conversation.cursor(type_url) for one in self._open]
                 catalogue.forget_removed(min((at for at in cursors if at is not None), default=catalogue.revision))
+            if catalogue.removals_remembered > _GIVE_UP_ABOVE:
+                self._give_up_the_last(type_url)
+
+    def _give_up_the_last(self, type_url: str) -> None:
+        """Who is furthest behind holds up what all others have long been told; on a new stream it says what it has."""
+        behind = {one: at for one in self._open if (at := one.conversation.cursor(type_url)) is not None}
+        last = min(behind.values(), default=0)
+        for one in [one for one, at in behind.items() if at == last]:
+            log.warning("subscriber given up", extra={"caller": str(one.caller), "type": type_url, "behind": last})
+            self._open.discard(one)
+            one.given_up.set()
 
 
 def _name(conversation: Conversation) -> str:
@@ -139,16 +152,18 @@ class DiscoveryService(AggregatedDiscoveryServiceBase):
         subscriber = self._subscribers.join(caller)
         writer = asyncio.create_task(self._write(subscriber, stream), name=f"xds to {caller}")
         reader = asyncio.create_task(self._read(subscriber, stream), name=f"xds from {caller}")
+        given_up = asyncio.create_task(_give_up(subscriber), name=f"xds with {caller}")
+        tasks = {reader, writer, given_up}
         try:
             # the stream lives as long as both: its end ends the writer, a failed write the reader
-            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             self._subscribers.leave(subscriber)
-            for task in (reader, writer):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, subscriber: _Subscriber, stream: DiscoveryStream) -> None:
         conversation = subscriber.conversation
@@ -170,3 +185,10 @@ class DiscoveryService(AggregatedDiscoveryServiceBase):
             while (response := subscriber.conversation.next_response(self._subscribers.clock.now())) is not None:
                 await answer(stream, response)
             await subscriber.changed.wait()
+
+
+async def _give_up(subscriber: _Subscriber) -> None:
+    await subscriber.given_up.wait()
+    raise Refusal(
+        Status.ABORTED, "too far behind", why="too many removals wait for you", fix="open a new stream, and answer"
+    )

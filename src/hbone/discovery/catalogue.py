@@ -57,6 +57,7 @@ class Catalogue:
         self._changed_at: dict[str, int] = {}  # of live and of removed names
         self._log: list[tuple[int, str]] = []
         self._named: dict[str, dict[str, None]] = {}  # alias → names
+        self._forgotten = 0  # up to which revision removals are forgotten
 
     def __len__(self) -> int:
         return len(self._live)
@@ -105,6 +106,9 @@ class Catalogue:
 
     def forget_removed(self, before: int) -> None:
         """Drop the memory of removals up to revision `before`, which every subscriber has been told."""
+        if before <= self._forgotten:
+            return  # what was removed since has a later revision
+        self._forgotten = before
         gone = [name for name, at in self._changed_at.items() if at <= before and name not in self._live]
         for name in gone:
             del self._changed_at[name]

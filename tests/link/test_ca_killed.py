@@ -1,4 +1,5 @@
-"""SIGKILL at random moments of issuing, revoking and rotating: what was acknowledged is there, and it always starts."""
+"""SIGKILL at random moments of issuing, revoking, rotating and registering: what was acknowledged is there, and it
+always starts."""
 
 import subprocess
 import sys

@@ -1,8 +1,8 @@
 """A CA that is killed again and again: `python -m tests.support.casualty DIRECTORY TIMES SEED` (see test_ca_killed).
 
-Each round a child issues certificates, revokes and rotates as fast as it can, and writes down what it was told is
-done. Its parent kills it at a random moment, opens the state, and checks that everything that was written down is
-there.
+Each round a child issues certificates, revokes, rotates and registers as fast as it can, and writes down what it was
+told is done. Its parent kills it at a random moment, opens the state, and checks that everything that was written down
+is there.
 """
 
 import asyncio
@@ -19,15 +19,23 @@ from hbone.ca.generations import Phase, State
 from hbone.control import audit, records
 from hbone.control.caplane import CaPlace, CaPlane
 from hbone.control.issue import CertificateRequest, Issuer
+from hbone.control.lease import Holder, ServiceWish, Wish
+from hbone.control.publish import Mesh
+from hbone.control.registrations import Registrations
+from hbone.control.registry import Registry
 from hbone.control.revoker import Serial
 from hbone.control.rotation import Rotation, RotationParts
 from hbone.control.statedir import intrusions
 from hbone.control.trust_resource import decode
+from hbone.discovery.store import Source
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.net.clock import SystemClock, new_key, system_rng
 
 DOMAIN = TrustDomain("cluster.local")
 KEY = new_key()
+WISH = Wish(namespace="shop", service_account="cart", hbone_port=15008, services=(ServiceWish(ports={80: 8080}),))
+HOLDER = Holder(uid=1000, label="casualty", trusted=True)
+MAX_LEASES = 10
 IDENTITIES = [SpiffeId.for_workload(DOMAIN, "shop", f"w{n}") for n in range(4)]
 
 
@@ -71,7 +79,52 @@ async def work(directory: Path, out: int) -> None:
                 os.write(out, f"signs {ca.authorities.now.active.number}\n".encode())
             await rotation.renew_intermediate()
 
-    await asyncio.gather(*(issue(identity) for identity in IDENTITIES), revoke(), rotate())
+    desk = Desk(ca)
+    await desk.registrations.restore()
+
+    async def register() -> None:
+        """A few leases at any time. That one ends is said before, since nobody is told when it is on disk."""
+        held = list(desk.registry.leases())
+        while True:
+            lease, update = desk.registry.register(WISH, HOLDER)
+            desk.mesh.apply(update, Source.REGISTRATIONS)
+            await desk.registrations.put(lease)
+            os.write(out, f"registered {lease.workload.uid}\n".encode())
+            held.append(lease)
+            while len(held) > MAX_LEASES:
+                gone = held.pop(0)
+                os.write(out, f"released {gone.workload.uid}\n".encode())
+                desk.registrations.release(gone)
+
+    await asyncio.gather(*(issue(identity) for identity in IDENTITIES), revoke(), rotate(), register())
+
+
+class Desk:
+    """Registrations of a CA's state, as a control plane has them."""
+
+    def __init__(self, ca: CaPlane) -> None:
+        self.mesh = Mesh()
+        self.registry = Registry(self.mesh.store, DOMAIN)
+        self.registrations = Registrations(ca.store, self.registry, self.mesh, SystemClock())
+
+
+async def check_leases(ca: CaPlane, said: list[str]) -> None:
+    """What was registered and not released is in force again, and nothing that nobody registered."""
+    desk = Desk(ca)
+    await desk.registrations.restore()
+    found = {workload.uid for workload in desk.mesh.store.workloads()}
+    released: set[str] = set()
+    wanted: set[str] = set()
+    for line in said:
+        word, uid = line.split()
+        if word == "registered":
+            wanted.add(uid)
+            released.discard(uid)  # a name is used again
+        elif word == "released":
+            wanted.discard(uid)
+            released.add(uid)
+    assert wanted <= found, f"lost: {wanted - found}"
+    assert len(found) <= MAX_LEASES + 4, found  # one on its way in, some on their way out
 
 
 async def check(directory: Path, said: list[str]) -> None:
@@ -79,6 +132,8 @@ async def check(directory: Path, said: list[str]) -> None:
     async with await CaPlane.open(place(directory)) as ca:
         for line in said:
             word, value = line.split()
+            if word in {"registered", "released"}:
+                continue
             if word == "signs":
                 assert ca.authorities.now.active.number >= int(value), line
                 continue
@@ -88,6 +143,7 @@ async def check(directory: Path, said: list[str]) -> None:
             assert word == "issued" or record.revoked_at is not None, f"{line} was lost"
             if word == "revoked":
                 assert record.key_sha256 in ca.trust.bundle.revocations.keys, line
+        await check_leases(ca, said)
         generations = ca.authorities.now
         assert len(generations.in_state(State.ACTIVE)) == 1
         assert all(one.authority.key_fits for one in generations.by_number.values())

@@ -131,3 +131,20 @@ def test_a_mesh_of_another_trust_domain_says_so_in_every_identity(sandbox: Sandb
         _, address = forward(sandbox, "web/client", "cart.shop:80")
         assert exchange(address) == b"ping"
     assert "spiffe://shop.example/ns/shop/sa/cart" in exposed.err
+
+
+def test_a_damaged_database_is_told_with_the_way_out_which_keeps_the_ca(sandbox: Sandbox) -> None:
+    up(sandbox).stop().expect(0)
+    root = (sandbox.state / "ca" / "root-cert.pem").read_text()
+    for name in ("control.db", "control.db-wal", "control.db-shm"):
+        (sandbox.state / name).unlink(missing_ok=True)
+    damaged = sandbox.state / "control.db"
+    damaged.write_bytes(b"no database" * 1000)
+    damaged.chmod(0o600)
+    done = sandbox.run("up").expect(2)
+    assert done.err.count("error: ") == 1
+    for words in ("control.db is damaged", "restore it from a backup; or move control.db", "are taken up again"):
+        assert words in done.err, done.err
+    damaged.rename(sandbox.work / "damaged.db")
+    up(sandbox)
+    assert (sandbox.state / "ca" / "root-cert.pem").read_text() == root

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import sqlite3
 import stat
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,16 @@ from hbone.control.ca_service import IssueLimits
 from hbone.control.channel import ControlRefused, UnixEndpoint, calling
 from hbone.control.limiter import CallerLimits
 from hbone.control.records import Wanted, find
+from hbone.discovery.model import Workload
+from hbone.discovery.store import Source, Update
+from hbone.discovery.xds import ADDRESS_TYPE
 from hbone.errors import Unreachable
 from hbone.identity.verify import PeerSide, verify_peer
 from hbone.net.clock import SystemClock, new_key
 from hbone.proto.citadel_grpc import IstioCertificateServiceStub
 from hbone.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from hbone.proto.discovery_grpc import AggregatedDiscoveryServiceStub
+from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest
 from hbone.protocol.limits import Rate
 from hbone.times import WallTime
 from tests.support.controlplane import FakeClock, Served, make_authority, serving, spiffe
@@ -196,6 +203,24 @@ async def test_a_full_disk_stops_issuing_and_loses_nothing_that_was_handed_out(s
     assert isinstance(await create(served, new_request(new_key(), WEB)), IstioCertificateResponse), "room again"
 
 
+async def test_a_locked_database_stops_issuing_and_nothing_else_until_it_is_free(served: Served) -> None:
+    served.mesh.apply(Update(workloads=(Workload(uid="a", name="a", namespace="n"),)), Source.MANIFESTS)
+    await served.ca.store.write(lambda database: database.execute("PRAGMA busy_timeout = 50").fetchall())
+    with closing(sqlite3.connect(served.directory / "control.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert await create(served, new_request(new_key(), WEB)) is Status.INTERNAL
+        async with (
+            calling(served.endpoint) as channel,
+            AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources.open() as stream,
+        ):
+            await stream.send_message(DeltaDiscoveryRequest(type_url=ADDRESS_TYPE))
+            assert await stream.recv_message() is not None, "discovery goes on"
+            await stream.cancel()
+        other.execute("ROLLBACK")
+    assert await served.ca.store.read(lambda database: find(database, Wanted())) == []
+    assert isinstance(await create(served, new_request(new_key(), WEB)), IstioCertificateResponse)
+
+
 async def test_a_caller_that_asks_for_too_many_is_told_when_to_ask_again(tmp_path: Path) -> None:
     clock = FakeClock(SystemClock().wall())
     limits = IssueLimits(CallerLimits(Rate(burst=2, per_s=0.5)), clock)
@@ -233,6 +258,7 @@ async def raw(served: Served, path: str, body: bytes) -> Status:
 
 
 CREATE = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+DELTA = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 RAW = {
     "garbage": (CREATE, b"\x00\x00\x00\x00\x03\xff\xff\xff", Status.INVALID_ARGUMENT),
     "nothing": (CREATE, b"", Status.INVALID_ARGUMENT),
@@ -240,6 +266,8 @@ RAW = {
     "half a prefix": (CREATE, b"\x00\x00", Status.INVALID_ARGUMENT),
     "compressed": (CREATE, b"\x01\x00\x00\x00\x00", Status.UNIMPLEMENTED),
     "a length of 4 GiB": (CREATE, b"\x00\xff\xff\xff\xff", Status.RESOURCE_EXHAUSTED),
+    "garbage to discovery": (DELTA, b"\x00\x00\x00\x00\x03\xff\xff\xff", Status.INVALID_ARGUMENT),
+    "half a message to discovery": (DELTA, b"\x00\x00\x00\x00\x09abc", Status.INVALID_ARGUMENT),
     "an unknown method": ("/istio.v1.auth.IstioCertificateService/Other", b"", Status.UNIMPLEMENTED),
 }
 

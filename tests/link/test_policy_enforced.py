@@ -21,6 +21,7 @@ from hbone.proxy.judge import Facts
 from hbone.telemetry.access import AccessLog
 from hbone.telemetry.log import Logs
 from tests.support.mesh import DirectIssuer, new_authority
+from tests.support.tcp import App, eventually
 
 CART, WEB, JOB = "127.0.71.1", "127.0.71.2", "127.0.71.3"
 
@@ -200,6 +201,21 @@ async def test_a_workload_that_a_policy_selects_from_now_on_is_judged_by_it_at_o
                 await reader.read(1)
         await mesh.line_with("connection closed due to policy change", "shop/no-jobs")
         writer.close()
+
+
+async def test_a_denial_that_comes_while_the_application_is_dialled_ends_the_connection(tmp_path: Path) -> None:
+    async with world(tmp_path) as mesh, App(ip=CART) as app:
+        mesh.echo_port = app.port
+        full = await app.stop_answering()
+        reader, writer = await mesh.call(JOB)
+        await eventually(lambda: len(mesh.inbound.dataplane.registry) == 1)
+        mesh.write(DENY_JOB)
+        async with asyncio.timeout(5):
+            assert (await reader.read(10))[1:2] != b"\0"
+        await mesh.line_with('direction="inbound"', "connection closed due to policy change", "shop/no-jobs")
+        writer.close()
+        for one in full:
+            one.close()
 
 
 async def test_a_policy_that_is_wrong_leaves_the_former_ones_in_force(tmp_path: Path) -> None:

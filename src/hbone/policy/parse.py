@@ -5,6 +5,7 @@ the nearest name that is known. CUSTOM is refused because nothing here could ask
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from hbone.documents.document import Document, Object
@@ -238,9 +239,19 @@ def _port_modes(spec: Section) -> dict[int, Mode]:
 
 
 def _created(meta: Meta) -> str:
+    """When it was made, to the second, so that texts compare as times do; "" where nobody says. No zone is UTC."""
     metadata = meta.root.section("metadata")
-    value = metadata.raw("creationTimestamp") if metadata is not None else None
-    return value if isinstance(value, str) else ""
+    text = metadata.text("creationTimestamp") if metadata is not None else ""
+    if metadata is None or not text:
+        return ""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        what = f"{shown(text)} is no point in time"
+        metadata.problem("creationTimestamp", what, "write it as 2026-01-31T12:00:00Z, or remove it")
+        return ""
+    in_utc = moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return in_utc.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _request(meta: Meta, spec: Section) -> RequestAuthentication:

@@ -48,6 +48,27 @@ def test_what_nodes_are_told_over_the_wire_decides_the_same() -> None:
         assert engine.allows(plain) is (workload.namespace == "web")
 
 
+OUTSIDE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: ext, namespace: shop, labels: {app: cart}}
+spec:
+  hosts: [ext.example]
+  ports: [{number: 80, name: http, targetPort: 8080}]
+  resolution: STATIC
+  endpoints:
+  - {address: 127.0.0.8, labels: {app: other}}
+"""
+
+
+def test_an_inline_endpoint_is_selected_by_the_labels_of_its_service_entry() -> None:
+    told = put_in_force(parse_secured(joined(OUTSIDE, ONLY_WEB)), MeshNames())
+    assert [workload.authorization_policies for workload in told.state.workloads] == [("shop/only-web",)]
+    other = ONLY_WEB.replace("app: cart", "app: other")
+    told = put_in_force(parse_secured(joined(OUTSIDE, other)), MeshNames())
+    assert [workload.authorization_policies for workload in told.state.workloads] == [()]
+
+
 def test_a_workload_is_a_subject_with_its_own_ports() -> None:
     found = {one.name: one for one in subjects_of(parse_secured(joined(WORKLOADS, LEGACY)).manifests)}
     cart = found["cart-0"]

@@ -4,7 +4,7 @@ import pytest
 
 from hbone.policy.manifests import Mode
 from hbone.policy.model import Action, Scope
-from tests.unit.policy.builders import WORKLOADS, allows, peer, question, world
+from tests.unit.policy.builders import WORKLOADS, allows, peer, problems, question, world
 
 LETTERS = {"S": "STRICT", "P": "PERMISSIVE", "D": "DISABLE", "U": "UNSET"}
 
@@ -78,6 +78,27 @@ def test_the_older_wins_even_though_it_is_unset() -> None:
     )
     assert mesh.compiled().peers.of_workload(mesh.named("shop/cart-0")).mode is Mode.PERMISSIVE
     assert [(newer.name, older.name) for newer, older in mesh.compiled().peers.ignored()] == [("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"),
+        ("2026-01-01T01:00:00+02:00", "2026-01-01T00:00:00Z"),
+        ("2025-12-31T23:59:59.9Z", "2026-01-01T00:00:00Z"),
+        ("", "2026-01-01T00:00:00Z"),
+        ("2025-12-31", "2026-01-01T00:00:00Z"),
+    ],
+)
+def test_age_is_a_time_however_it_is_written(older: str, newer: str) -> None:
+    mesh = world(peer("z-older", spec("S"), created=older), peer("a-newer", spec("P"), created=newer))
+    assert mesh.compiled().peers.of_workload(mesh.named("shop/cart-0")).mode is Mode.STRICT
+
+
+@pytest.mark.parametrize("created", ["yesterday", "12:00", "2026-13-01T00:00:00Z"])
+def test_an_age_that_is_no_time_is_refused(created: str) -> None:
+    (found,) = problems(peer("p", spec("S"), created=created))
+    assert f"metadata.creationTimestamp: '{created}' is no point in time; write it as 2026" in found
 
 
 def test_of_one_age_the_first_by_name_counts() -> None:

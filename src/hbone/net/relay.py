@@ -230,7 +230,6 @@ class StreamRelay:
 
     def _local_ended(self) -> None:
         """The application closed its sending side."""
-        self._read_off()
         if self._down_broken:  # it had reset the connection; this is no end
             self._local_failed(ConnectionResetError("connection reset by the application"))
             return
@@ -241,6 +240,7 @@ class StreamRelay:
         if self._down_done:
             self._close_local()
         else:
+            self._read_off()
             self.half_closed()
 
     def _local_failed(self, error: OSError) -> None:

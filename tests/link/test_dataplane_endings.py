@@ -8,9 +8,14 @@ import pytest
 
 from hbone.errors import ConnectionCut
 from hbone.identity.svid import X509Svid
+from hbone.net.dial import Dial
 from hbone.protocol.codes import ErrorCode
+from hbone.protocol.streams import Stream
+from hbone.proxy.inbound_stream import InboundStream
+from hbone.proxy.outbound_stream import OutboundStream
 from tests.support import h2frames
 from tests.support.framepeer import FramePeer, FrameServer, svid_of
+from tests.support.garbage import no_garbage
 from tests.support.mesh import DirectIssuer, Mesh, forward_of, pair
 from tests.support.tcp import App, Tcp, digest, echo, eventually, pattern
 
@@ -56,6 +61,23 @@ async def test_an_end_that_comes_with_the_first_bytes_is_carried_too() -> None:
             program.end()
             assert await program.to_end() == payload
             program.close()
+
+
+async def test_a_connection_that_ended_leaves_nothing_to_the_collector() -> None:
+    async with pair(echo) as stage:
+        with no_garbage(InboundStream, OutboundStream, Stream, Dial):
+            for ending in ("end", "reset"):
+                program = await stage.connect()
+                await program.send(b"x")
+                assert await program.recv() == b"x"
+                if ending == "end":
+                    program.end()
+                    assert await program.to_end() == b""
+                    program.close()
+                else:
+                    program.reset()
+            await stage.client.wait_lines(2)
+            await stage.server.wait_lines(2)
 
 
 @pytest.mark.parametrize("who", ["client", "server"])

@@ -11,7 +11,12 @@ from hbone.addr import SocketAddress, parse_ip
 from hbone.discovery.model import MeshState, NetworkAddress, Protocol
 from hbone.discovery.store import Source
 from hbone.errors import PolicyDenied
+from hbone.net.dial import Dial
+from hbone.net.splice import Splice
 from hbone.proxy.judge import Facts
+from hbone.proxy.outbound_stream import OutboundStream
+from hbone.proxy.passthrough import PlainConnection
+from tests.support.garbage import no_garbage
 from tests.support.mesh import Mesh, Node, forward_of, pair
 from tests.support.tcp import App, Tcp, digest, echo, eventually, pattern
 
@@ -37,6 +42,23 @@ async def test_a_destination_that_speaks_plain_tcp_is_carried_as_it_is() -> None
         assert f"bytes_sent={len(payload)} bytes_recv={len(payload)}" in line
         assert "identity" not in line
         assert not node.dataplane.tunnels()
+
+
+async def test_a_plain_connection_that_ended_leaves_nothing_to_the_collector() -> None:
+    async with App(echo) as app, Mesh() as mesh:
+        node = await plain(mesh, app)
+        with no_garbage(PlainConnection, Splice, OutboundStream, Dial):
+            for ending in ("end", "reset"):
+                program = await Tcp.connect(forward_of(node))
+                await program.send(b"x")
+                assert await program.recv() == b"x"
+                if ending == "end":
+                    program.end()
+                    assert await program.to_end() == b""
+                    program.close()
+                else:
+                    program.reset()
+            await node.wait_lines(2)
 
 
 async def both(node: Node, app: App) -> tuple[Tcp, Tcp]:

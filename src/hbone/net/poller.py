@@ -16,7 +16,8 @@ import selectors
 from collections.abc import Callable
 from typing import Final, Protocol
 
-READ: Final = 1  # EPOLLIN
+_END: Final = 0x2000  # EPOLLRDHUP: the other end has closed its sending side
+READ: Final = 1 | _END  # EPOLLIN
 WRITE: Final = 4  # EPOLLOUT
 BATCH: Final = 256  # events taken at once
 BUSY_EVENTS: Final = 4  # so many at once: more have come meanwhile
@@ -55,6 +56,7 @@ class Poller:
         "_readers",
         "_set",
         "_writers",
+        "ended",
         "in_turn",
         "loop",
         "turns",
@@ -67,6 +69,8 @@ class Poller:
         self._masks: dict[int, int] = {}  # what the kernel was told
         self._gone: set[int] = set()  # left in this turn: events taken before may be of a socket that is closed
         self._ends: list[Handler] = []
+        self.ended = False
+        """For a reader, while it is called: the end is behind what there is to read now."""
         self.in_turn = False
         self.turns = 0
         """How many there were: what was found out in this one need not be found out again."""
@@ -169,8 +173,9 @@ class Poller:
             try:
                 # an error or the end of both directions (neither IN nor OUT) is for whoever is there
                 if event != WRITE and (handler := readers.get(fd)) is not None:
+                    self.ended = event & _END != 0
                     handler()
-                if event != READ and (handler := writers.get(fd)) is not None and fd not in gone:
+                if event & ~READ and (handler := writers.get(fd)) is not None and fd not in gone:
                     handler()
             except Exception as error:
                 self._failed(error)

@@ -10,7 +10,6 @@ call; only what the socket does not take is copied, into `_backlog`, which the s
 """
 
 import socket
-from collections.abc import Callable
 from typing import Final
 
 from hbone.errors import ConnectionCut, HboneError
@@ -30,13 +29,12 @@ GATHER_LIMIT: Final = 512  # views per sendmsg: Linux takes 1024 (IOV_MAX), macO
 
 
 class StreamRelay:
-    """Copies between `stream` of `link` and a local socket; `done` is called once, with the error or None."""
+    """Copies between `stream` of `link` and a local socket; `ended` is called once, with the error or None."""
 
     __slots__ = (
         "_backlog",
         "_bulk",
         "_closed",
-        "_done",
         "_down_broken",
         "_down_done",
         "_poller",
@@ -58,14 +56,12 @@ class StreamRelay:
         poller: Poller,
         link: H2Link,
         stream: Stream,
-        done: Callable[[HboneError | None], None],
     ) -> None:
         self._poller = poller
         self.link = link
         self.stream = stream
         self.sock: socket.socket | None = None
         self.fd = -1
-        self._done = done
         self._backlog: bytearray | None = None  # payload that the socket has not taken
         self._bulk = False
         self._reading = False
@@ -107,7 +103,7 @@ class StreamRelay:
         self._closed = True
         self._drop_backlog()
         self.stream.owner = None  # what still comes for it in this turn of the link is nobody's
-        self._done(error)
+        self.ended(error)
 
     def _close_local(self) -> None:
         """Both directions are complete."""
@@ -139,6 +135,10 @@ class StreamRelay:
         if self._backlog is not None:
             self.link.budget.give_back(len(self._backlog))
             self._backlog = None
+
+    def ended(self, error: HboneError | None) -> None:
+        """Both directions are over, well or with `error`; called once. For subclasses: a callback kept here would be
+        a cycle, and each connection's objects would wait for the collector (5 ms in which nothing moves)."""
 
     def half_closed(self) -> None:
         """One direction has ended and the other goes on, for as long as it likes; a subclass may limit that."""
@@ -188,6 +188,10 @@ class StreamRelay:
         if n > 0:
             self.bytes_up += n
             connection.sent(self.stream, n)
+            if n < SMALL_READ and self._poller.ended:
+                self._on_readable()  # the end is next: it leaves with the last bytes, and costs no turn of its own
+                if not link.outbox:
+                    return
             link.request_flush()
         elif n == 0:
             self._local_ended()

@@ -23,6 +23,13 @@ class SpliceOwner(Protocol):
         """Both are over; called once."""
 
 
+class _Nobody:
+    """Who owns a splice that is over."""
+
+    def on_half_closed(self) -> None: ...
+    def on_ended(self, error: HboneError | None) -> None: ...
+
+
 class SpliceParts(Protocol):
     """What all splices of a process share."""
 
@@ -57,6 +64,10 @@ class _Direction:
     def stop(self) -> None:
         self._poller.remove_reader(self.source.fileno())
         self._poller.remove_writer(self.sink.fileno())
+
+    def retire(self) -> None:
+        """The splice is over, and calls nobody any more."""
+        del self._splice
 
     def _on_readable(self) -> None:
         try:
@@ -150,7 +161,7 @@ class Splice:
             self._stop()
             for sock in self._sockets:
                 sock.close()
-            self._owner.on_ended(None)
+            self._tell(None)
         else:
             self._owner.on_half_closed()
 
@@ -163,7 +174,7 @@ class Splice:
             direction.sink.close()
             self.parts.closing.linger(direction.source, LONG)
             why = (error.strerror if error is not None else None) or ""
-            self._owner.on_ended(ConnectionCut("the application closed before it took everything", why=why))
+            self._tell(ConnectionCut("the application closed before it took everything", why=why))
         elif not back.reading and error is not None:
             self.failed(error)
         # else: what it said before is still in our socket's queue, and its end or error behind that
@@ -178,7 +189,14 @@ class Splice:
         self._stop()
         for sock in self._sockets:
             close_with_reset(sock)
-        self._owner.on_ended(error)
+        self._tell(error)
+
+    def _tell(self, error: HboneError | None) -> None:
+        """The last word; with it the parts let go of each other, so that nothing is left to the collector."""
+        owner, self._owner = self._owner, _Nobody()
+        self._up.retire()
+        self._down.retire()
+        owner.on_ended(error)
 
     def _stop(self) -> None:
         self.closed = True

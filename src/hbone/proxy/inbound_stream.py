@@ -81,7 +81,7 @@ class InboundStream(StreamRelay):
     __slots__ = ("_arrival", "_dial", "_parties", "_parts", "_started", "facts")
 
     def __init__(self, parts: InboundParts, link: H2Link, stream: Stream, arrival: Arrival) -> None:
-        super().__init__(parts.tunnels.poller, link, stream, self._ended)
+        super().__init__(parts.tunnels.poller, link, stream)
         self._parts = parts
         self._arrival = arrival
         self._dial: Dial | None = None
@@ -184,7 +184,7 @@ class InboundStream(StreamRelay):
             self._dial = None
         super().on_link_lost(error)
 
-    def _ended(self, error: HboneError | None) -> None:
+    def ended(self, error: HboneError | None) -> None:
         self._parts.registry.remove(self)
         if self._parts.half_closes is not None:
             self._parts.half_closes.over(self)

@@ -57,7 +57,7 @@ class OutboundStream(StreamRelay):
     )
 
     def __init__(self, parts: OutboundParts, sock: socket.socket, call: Call, context: OutboundContext) -> None:
-        super().__init__(parts.poller, _NO_LINK, _NO_STREAM, self._ended)
+        super().__init__(parts.poller, _NO_LINK, _NO_STREAM)
         self._parts = parts
         self.sock = sock
         self.fd = sock.fileno()
@@ -342,7 +342,7 @@ class OutboundStream(StreamRelay):
     def carried_bytes(self) -> int:
         return self.bytes_up + self.bytes_down
 
-    def _ended(self, error: HboneError | None) -> None:
+    def ended(self, error: HboneError | None) -> None:
         parts = self._parts
         self._early = None
         parts.registry.remove(self)

@@ -89,6 +89,9 @@ class FilesWatch(Generic[T]):
             self._note(error.problems)
         except (HboneError, OSError) as error:
             self._note((Problem(what=str(error), fix="put the files back", file=str(self._path)),))
+        except Exception as error:  # a fault of ours with these files must not end the watch over the next ones
+            log.exception("%ss not read", self._what, extra={"path": str(self._path)})
+            self._note((Problem(what=repr(error)[:200], fix="please report it", file=str(self._path)),))
         else:
             log.info(
                 f"{self._what}s are right again" if was_wrong else f"{self._what}s read",

@@ -15,6 +15,7 @@ log = logging.getLogger("hbone.net")
 
 ACCEPTS_PER_TURN: Final = 64  # a burst must not keep the loop from the connections that it has
 BACK_OFF_S: Final = 0.2  # after EMFILE: time for something to close; the backlog keeps the callers meanwhile
+SAY_AGAIN_S: Final = 10.0  # whoever opens many connections can keep us in this state
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Accepted = Callable[[socket.socket], None]
@@ -38,6 +39,7 @@ class Listener:
         self._keep_alive = keep_alive
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
+        self._said_at = float("-inf")
         self.name = name
         self.address: SocketAddress | str = _address(sock)
         """Where it listens, or did until it was closed: an address, or a Unix socket's path."""
@@ -82,12 +84,13 @@ class Listener:
                 sock.close()
 
     def _back_off(self, error: OSError) -> None:
-        log.warning(
-            "accepting pauses",
-            extra={"listener": self.name, "error": error.strerror, "fix": "raise the open files limit (ulimit -n)"},
-        )
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._said_at >= SAY_AGAIN_S:
+            self._said_at = loop.time()
+            fix = "raise the open files limit (ulimit -n)"
+            log.warning("accepting pauses", extra={"listener": self.name, "error": error.strerror, "fix": fix})
         self._watcher.remove_reader(self._sock.fileno())
-        self._timer = asyncio.get_running_loop().call_later(BACK_OFF_S, self.start)
+        self._timer = loop.call_later(BACK_OFF_S, self.start)
 
 
 def _address(sock: socket.socket) -> SocketAddress | str:

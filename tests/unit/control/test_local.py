@@ -279,6 +279,32 @@ async def test_an_invalid_state_never_replaces_a_valid_one(tmp_path: Path, caplo
     assert watched.watch.problems == ()
 
 
+async def test_a_fault_of_ours_with_one_state_leaves_the_watch_over_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.txt"
+    file.write_text("a")
+    watched = Watched(tmp_path)
+    await watched.watch.load()
+
+    def stumble(path: Path) -> MeshState:
+        if "b" in file.read_text():
+            raise RuntimeError("a bug")
+        return watched._load(path)  # pyright: ignore[reportPrivateUsage]
+
+    watched.watch = FilesWatch(tmp_path, stumble, watched._apply)  # pyright: ignore[reportPrivateUsage]
+    task = asyncio.create_task(watched.watch.run(), name="watch")
+    try:
+        file.write_text("b")
+        async with asyncio.timeout(20):
+            while not watched.watch.problems:  # noqa: ASYNC110 -- there is no event for it
+                await asyncio.sleep(0.01)
+        assert watched.names == ["a"]
+        file.write_text("c")
+        await watched.wait_names("c")
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def test_a_change_that_a_guard_speaks_against_is_kept_out_until_it_does_not(tmp_path: Path) -> None:
     file = tmp_path / "mesh.txt"
     file.write_text("a b")

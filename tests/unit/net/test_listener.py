@@ -1,4 +1,6 @@
 import asyncio
+import os
+import resource
 import socket
 
 import pytest
@@ -56,6 +58,33 @@ async def test_a_fault_with_one_connection_leaves_the_listener_and_closes_that_o
     assert "a bug" in caplog.text
     listener.close()
     accepted[1].close()
+
+
+async def test_a_long_want_of_descriptors_is_said_once_and_not_at_each_attempt(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hbone.net.listener.BACK_OFF_S", 0.005)
+    accepted: list[socket.socket] = []
+    listener = Listener(asyncio.get_running_loop(), bound(), accepted.append, name="test")
+    address = listener.address
+    assert isinstance(address, SocketAddress)
+    listener.start()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    caller = socket.socket()
+    caller.setblocking(False)
+    try:
+        spare = os.dup(caller.fileno())  # the next one that would be given out
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, limits[1]))
+        caller.connect_ex((str(address.ip), address.port))
+        await asyncio.sleep(0.2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    await eventually(lambda: len(accepted) == 1)
+    assert caplog.text.count("accepting pauses") == 1
+    listener.close()
+    for sock in (caller, *accepted):
+        sock.close()
 
 
 async def test_a_unix_listener_shows_its_path(tmp_path: object) -> None:

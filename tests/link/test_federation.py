@@ -24,6 +24,9 @@ from hbone.identity.bundle import BundleDocument, TrustBundle
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock
 from hbone.proto.admin_pb2 import RotateRootRequest
+from hbone.proto.sds_grpc import SecretDiscoveryServiceStub
+from hbone.proto.secret_pb2 import Secret
+from hbone.proto.sotw_pb2 import DiscoveryRequest
 from tests.support.bundleserver import BundleServer, bundle_server, context_of, raw, saying
 from tests.support.camesh import CaMesh
 from tests.support.pki import SpiffeCA
@@ -235,6 +238,28 @@ async def test_a_file_that_holds_no_bundle_keeps_the_control_plane_from_starting
     with pytest.raises(InvalidConfiguration, match=r"y\.json"):
         async with mesh_of(tmp_path, X, federation=[{"trust_domain": Y, "bundle": path}]):
             pass
+
+
+async def test_envoys_get_the_roots_of_another_trust_domain_by_its_name(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "y.pem", _ca("first").cert, _ca("second").cert
+    path.write_bytes(first.public_bytes(Encoding.PEM))
+    async with mesh_of(tmp_path, X, federation=[{"trust_domain": Y, "bundle": path}]) as x:
+        channel = x.endpoint.channel()
+        try:
+            async with SecretDiscoveryServiceStub(channel).StreamSecrets.open(timeout=15) as stream:
+                await stream.send_message(DiscoveryRequest(resource_names=[f"spiffe://{Y}"]))
+                assert await _trusted_ca(stream) == first.public_bytes(Encoding.PEM)
+                path.write_bytes(second.public_bytes(Encoding.PEM))
+                assert await _trusted_ca(stream) == second.public_bytes(Encoding.PEM)
+                await stream.cancel()
+        finally:
+            channel.close()
+
+
+async def _trusted_ca(stream: Any) -> bytes:
+    response = await stream.recv_message()
+    (secret,) = (Secret.FromString(one.value) for one in response.resources)
+    return secret.validation_context.trusted_ca.inline_bytes
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
 from hbone.app.life import Life
 from hbone.app.naming import Naming
-from hbone.app.options import domain_names
+from hbone.app.options import domain_names, mesh_names
 from hbone.app.parts import Feed, NodeParts, parts_from, subscription_to
 from hbone.app.place import Place
 from hbone.app.policies import NodePolicies, PolicySink
@@ -193,7 +193,7 @@ class Node:
         self._parts.on_trust(bundle)
         cut = self.dataplane.trust_changed(bundle)
         if cut:
-            log.warning("tunnels of revoked peers cut", extra={"tunnels": cut})
+            log.warning("tunnels of peers that are trusted no more cut", extra={"tunnels": cut})
         self.keeper.trust_changed(bundle.revocations, frozenset(key for one in domains for key in one.renew))
 
     def _subscribe(self, feeds: tuple[Feed, ...]) -> None:
@@ -211,10 +211,11 @@ class Node:
         from hbone.control.trust_sink import TrustSink
         from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE
 
+        names = mesh_names(self.settings) if self.settings.trust_domain_aliases else None
         trust: dict[str, Sink] = {TRUST_BUNDLE_TYPE: TrustSink(self._trusted)} if source is Source.XDS else {}
         sinks: dict[str, Sink] = {
             **trust,
-            AUTHORIZATION_TYPE: PolicySink(self.policies, source),
+            AUTHORIZATION_TYPE: PolicySink(self.policies, source, names),
             ADDRESS_TYPE: AddressSink(self._apply_from(source)),
         }
         return sinks if source is not Source.XDS else self._kept_on_disk(sinks)

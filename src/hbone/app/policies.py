@@ -13,9 +13,10 @@ from hbone.discovery.directory import Directory
 from hbone.discovery.store import Source
 from hbone.errors import HboneError
 from hbone.net.tasks import Tasks
+from hbone.policy.compile import with_aliases
 from hbone.policy.decide import Missing, PolicyEngine
 from hbone.policy.localform import plain_policy
-from hbone.policy.model import Authorization, ConnectionFacts, Destination, Scope, caller, closed
+from hbone.policy.model import Authorization, ConnectionFacts, Destination, MeshNames, Scope, caller, closed
 from hbone.proxy.judge import Authorize, Facts
 from hbone.proxy.registry import Connection, Registry
 from hbone.telemetry.views import PolicyView
@@ -131,11 +132,15 @@ def _facts(facts: Facts, directory: Directory) -> ConnectionFacts:
 
 
 class PolicySink:
-    """`hbone.control.subscribe.Sink` for policies of a control plane, whose word counts as that of `source`."""
+    """`hbone.control.subscribe.Sink` for policies of a control plane, whose word counts as that of `source`.
 
-    def __init__(self, policies: NodePolicies, source: Source = Source.XDS) -> None:
+    `names`: what the mesh is called by the node's own settings, for a control plane that does not know the aliases.
+    """
+
+    def __init__(self, policies: NodePolicies, source: Source = Source.XDS, names: MeshNames | None = None) -> None:
         self._policies = policies
         self._source = source
+        self._names = names
         self._held: dict[str, Authorization] = {}
 
     async def take(self, updates: "Sequence[ResourceUpdate]", removed: Sequence[str]) -> "Sequence[Reject]":
@@ -149,7 +154,8 @@ class PolicySink:
             self._held.pop(name, None)
         for update in updates:
             try:
-                self._held[update.name] = decode_policy(update.name, update.body)
+                policy = decode_policy(update.name, update.body)
+                self._held[update.name] = policy if self._names is None else with_aliases(policy, self._names)
             except InvalidResource as error:
                 rejects.append(Reject(update.name, error.what))
                 if update.name not in self._held:

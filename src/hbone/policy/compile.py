@@ -157,6 +157,11 @@ def _with_unknown(rule: Rule) -> Rule:
 # trust domains
 
 
+def with_aliases(policy: Authorization, names: MeshNames) -> Authorization:
+    """A policy that somebody else compiled, who does not know the aliases (istiod, for nodes)."""
+    return replace(policy, rules=tuple(with_trust_domains(rule, names) for rule in policy.rules))
+
+
 def with_trust_domains(rule: Rule, names: MeshNames) -> Rule:
     """Principals and trust domains that name the mesh's own domain, widened to its aliases."""
     known = names.trust_domains

@@ -192,6 +192,10 @@ class Federation:
         except HboneError as error:
             self._failed(one, error)
             return
+        except Exception as error:  # a fault of ours with one answer must not end the looks for ever
+            log.exception("bundle not fetched", extra={"trust_domain": domain})
+            self._failed(one, BundleRefused(f"the bundle of {domain} cannot be taken", why=repr(error)[:200]))
+            return
         if one.failures:
             log.info("bundle can be had again", extra={"trust_domain": domain, "after_failures": one.failures})
         one.failures, one.error, one.looked_at = 0, "", parts.clock.wall()

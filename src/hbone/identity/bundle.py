@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import Any, Final, Self, cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import Store
 
 from hbone.errors import HboneError
-from hbone.identity.jwk import InvalidKeySet, Jwk, parse_key_set, to_jwk
+from hbone.identity.jwk import CURVE_NAMES, InvalidKeySet, Jwk, parse_key_set, to_jwk
 from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
@@ -235,20 +236,27 @@ def _root_of(entry: object) -> x509.Certificate | None:
         return None
     key = cast("dict[str, object]", entry)
     chain = key.get("x5c")
-    if key.get("use") != X509_USE or key.get("kty") not in {"EC", "RSA"} or not isinstance(chain, list):
+    if key.get("use") != X509_USE or key.get("kty") not in ("EC", "RSA") or not isinstance(chain, list):
         return None
     first = next(iter(cast("list[object]", chain)), None)
     if not isinstance(first, str):
         return None
     try:
-        return x509.load_der_x509_certificate(base64.b64decode(first, validate=True))
-    except (ValueError, binascii.Error, x509.InvalidVersion):
+        root = x509.load_der_x509_certificate(base64.b64decode(first, validate=True))
+        _entry(root)  # one that could not be written again cannot be kept either
+    except (ValueError, binascii.Error, x509.InvalidVersion, InvalidBundle):
         return None
+    return root
 
 
 def _entry(root: x509.Certificate) -> dict[str, Any]:
     """No `kid`, which §4 forbids for x509-svid."""
-    key = root.public_key()
+    try:
+        key = root.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InvalidBundle("a root's key cannot be read", why=str(error)[:200], fix="use P-256") from error
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise InvalidBundle("a root's key is neither EC nor RSA", fix="use P-256")
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in CURVE_NAMES:
+        raise InvalidBundle(f"a root's key is on {key.curve.name}", fix="use P-256")
     return {**to_jwk(key), "use": X509_USE, "x5c": [base64.b64encode(root.public_bytes(Encoding.DER)).decode()]}

@@ -49,6 +49,7 @@ def check_bundle(found: BundleDocument, domain: TrustDomain, known: BundleDocume
         _check_root(root, domain, owners)
     try:
         TrustBundle.of(domain, found.roots)
+        found.to_json()  # as it is kept
     except InvalidBundle as error:
         raise BundleRefused(error.what, why=error.why, fix=error.fix) from error
     if known is not None:

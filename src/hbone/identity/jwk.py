@@ -26,7 +26,7 @@ _CURVES: Final[dict[str, type[ec.EllipticCurve]]] = {
     "P-384": ec.SECP384R1,
     "P-521": ec.SECP521R1,
 }
-_CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+CURVE_NAMES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 
@@ -50,7 +50,7 @@ def algorithms_of(key: PublicJwk) -> frozenset[str]:
     """The JWS algorithms that a key's kind allows (RFC 7518 §3.1, RFC 8037 §3.1)."""
     match key:
         case ec.EllipticCurvePublicKey():
-            return frozenset({_EC_ALGORITHMS[_CURVE_NAMES[key.curve.name]]})
+            return frozenset({_EC_ALGORITHMS[CURVE_NAMES[key.curve.name]]})
         case rsa.RSAPublicKey():
             return _RSA_ALGORITHMS
         case _:
@@ -86,7 +86,7 @@ def to_jwk(key: PublicJwk) -> dict[str, str]:
     match key:
         case ec.EllipticCurvePublicKey():
             numbers, size = key.public_numbers(), (key.key_size + 7) // 8
-            curve = _CURVE_NAMES[key.curve.name]
+            curve = CURVE_NAMES[key.curve.name]
             return {"crv": curve, "kty": "EC", "x": _number(numbers.x, size), "y": _number(numbers.y, size)}
         case rsa.RSAPublicKey():
             public = key.public_numbers()

@@ -1,11 +1,14 @@
 """Which bundles of other trust domains are taken, and when the next look is (SPIFFE Federation §5)."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from hbone.identity.bundle import MAX_ROOTS, BundleDocument
 from hbone.identity.federation import (
@@ -137,3 +140,18 @@ def test_failures_are_repeated_slower_and_slower_up_to_the_interval() -> None:
     assert [round(wait / waits[0]) for wait in waits] == [1, 2, 4, 32, 60, 60]
     assert all(wait <= 60 for wait in waits)
     assert next_look_s(None, 1000, Random(1)) <= DEFAULT_HINT_S
+
+
+@pytest.mark.parametrize("key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256K1())])
+def test_a_root_whose_key_no_bundle_can_hold_is_refused(key: Any) -> None:
+    builder = x509.CertificateBuilder(
+        issuer_name=x509.Name([]),
+        subject_name=x509.Name([]),
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=datetime(2026, 1, 1, tzinfo=UTC),
+        not_valid_after=datetime(2030, 1, 1, tzinfo=UTC),
+    ).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    with pytest.raises(BundleRefused, match="a root's key is"):
+        check_bundle(BundleDocument(roots=(builder.sign(key, algorithm),)), Y, None, {})

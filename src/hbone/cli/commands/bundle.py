@@ -50,7 +50,7 @@ def show(ca: Path | None, domain: "TrustDomain | None", state_dir: Path | None, 
         _show_document(domain, state_dir, output)
         return
     roots = roots_of_ca(ca if ca is not None else bundle_source(state_dir))
-    _print(roots, domain or TrustDomain("cluster.local"), output)
+    _print(roots, domain or (_own_domain(state_dir) if ca is None else None) or TrustDomain("cluster.local"), output)
 
 
 def _show_document(domain: "TrustDomain | None", state_dir: Path | None, output: str) -> None:
@@ -63,6 +63,17 @@ def _show_document(domain: "TrustDomain | None", state_dir: Path | None, output:
         click.echo(text, nl=False)
     else:
         _print(BundleDocument.from_json(text).roots, domain, output)
+
+
+def _own_domain(state_dir: Path | None) -> "TrustDomain | None":
+    """Of the `hbone up` that keeps its state there, as far as it has said."""
+    import os
+
+    from hbone.config.places import state_dir as chosen
+    from hbone.control.caplane import remembered
+
+    found = remembered(chosen(os.environ, uid=os.getuid(), given=state_dir))
+    return None if found is None else found.trust_domain
 
 
 def bundle_source(state_dir: Path | None) -> Path:

@@ -89,6 +89,7 @@ def test_a_change_reaches_two_hundred_subscribers_in_a_tenth_of_a_second(
     assert figures["p99_ms"] < 1000, figures
 
 
+@pytest.mark.timeout(600)
 def test_a_control_plane_with_two_hundred_thousand_workloads_gets_ready(
     sandbox: Sandbox, record_property: Record
 ) -> None:
@@ -97,8 +98,19 @@ def test_a_control_plane_with_two_hundred_thousand_workloads_gets_ready(
     began = time.monotonic()
     plane = control(sandbox, "--manifests", str(sandbox.work / "mesh"))
     plane.wait_until(lambda: bool(plane.lines("Ctrl-C ends it")), "to get ready", READY_LIMIT_S)
-    figures = shown(record_property, {"ready_s": time.monotonic() - began, "cpu_s": cpu_s(plane.pid)})
+    ready_s, first_cpu_s = time.monotonic() - began, cpu_s(plane.pid)
+    plane.wait_until((sandbox.state / "manifests.kept").exists, "to keep what it has read", READY_LIMIT_S)
+    plane.stop().expect(0)
+    began = time.monotonic()
+    plane = control(sandbox, "--manifests", str(sandbox.work / "mesh"))
+    plane.wait_until(lambda: bool(plane.lines("Ctrl-C ends it")), "to get ready", READY_LIMIT_S)
+    again_s, again_cpu_s = time.monotonic() - began, cpu_s(plane.pid)
+    figures = shown(
+        record_property,
+        {"ready_s": ready_s, "cpu_s": first_cpu_s, "again_s": again_s, "again_cpu_s": again_cpu_s},
+    )
     assert figures["cpu_s"] < 120, figures
+    assert figures["again_cpu_s"] < 40, figures
 
 
 def entry(number: int) -> str:

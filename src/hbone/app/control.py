@@ -11,6 +11,7 @@ from typing import Self
 
 from hbone.app.bundles import BundleDoor, partner_of
 from hbone.app.doors import Doors, House
+from hbone.app.kept import collector_off
 from hbone.app.options import domain_names, mesh_names
 from hbone.app.place import Place
 from hbone.app.run import Stop, calm_collector
@@ -44,6 +45,8 @@ from hbone.telemetry.log import Logs
 
 log = logging.getLogger("hbone.control")
 
+KEPT = "manifests.kept"
+
 Say = Callable[[list[str]], None]
 
 
@@ -58,6 +61,7 @@ class Control:
         self._state = settings.state_dir or place.state
         self._tasks = Tasks("control")
         self._prepared = False
+        self._serving = False
         self._groups: Mapping[str, Workload] = {}
         self._regroup: Callable[[Mapping[str, Workload]], None] = lambda _: None
         self.ca: CaPlane
@@ -78,6 +82,7 @@ class Control:
             defaults=defaults,
             names=mesh_names(settings),
             allow_empty=settings.allow_empty_mesh,
+            kept=self._state / KEPT,
         )
         self.files = MeshFiles(files, self._replace)
 
@@ -93,7 +98,8 @@ class Control:
 
     async def prepare(self) -> None:
         """Read what there is to read; raises InvalidConfiguration, UsageError. Entering does it, unless it was done."""
-        await self.files.load()
+        with collector_off():
+            await self.files.load()
         ControlSocket.check(self.socket_path)
         if self._state.exists():
             make_private(self._state)
@@ -118,6 +124,8 @@ class Control:
         self.mesh.replace_all(source, loaded.state)
         self._groups = loaded.groups
         self._regroup(loaded.groups)
+        if self._serving:
+            self._tasks.start(self.files.keep(), name="keep manifests")
 
     async def __aenter__(self) -> Self:
         if not self._prepared:
@@ -146,6 +154,8 @@ class Control:
             await self.doors.open(self.server, undo)
             await self.bundles.open(undo)
             self.files.start(self._tasks)
+            self._serving = True
+            self._tasks.start(self.files.keep(), name="keep manifests")
             self.federation.start(self._tasks)
             self._undo = undo.pop_all()
         return self

@@ -4,6 +4,7 @@ Files are loaded once before anything starts, so that a mistake in them starts n
 and a state that is wrong never replaces the last one that was right.
 """
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from hbone.app.kept import KEPT_FROM_BYTES, Kept, collector_off, key_of
 from hbone.control.manifests_watch import FilesWatch
 from hbone.discovery.localfile import parse_local_file
 from hbone.discovery.manifests import Defaults
@@ -57,7 +59,8 @@ class FileSources:
     """What is read from disk; None for none.
 
     `defaults` are for manifests that leave things out, `names` for what policies call the mesh. `allow_empty`: a
-    change that leaves nothing of what was there is meant.
+    change that leaves nothing of what was there is meant. `kept`: where what large manifests said is kept for the next
+    start.
     """
 
     manifests: Path | None = None
@@ -65,6 +68,7 @@ class FileSources:
     defaults: Defaults
     names: MeshNames = NAMES
     allow_empty: bool = False
+    kept: Path | None = None
 
 
 def _anything(_held: Protected, _loaded: Protected) -> Iterable[Problem]:
@@ -89,8 +93,9 @@ class MeshFiles:
     def __init__(self, sources: FileSources, apply: Apply) -> None:
         self._watches: list[tuple[str, FilesWatch[Protected]]] = []
         self._allow_empty = sources.allow_empty
+        self._kept = Kept(sources.kept, Protected) if sources.kept is not None else None
         if sources.manifests is not None:
-            load = partial(load_manifests, defaults=sources.defaults, names=sources.names)
+            load = partial(load_manifests, defaults=sources.defaults, names=sources.names, kept=self._kept)
             self._watch("manifests", sources.manifests, load, Source.MANIFESTS, apply)
         if sources.local_xds is not None:
             self._watch("local_xds", sources.local_xds, load_local_file, Source.LOCAL_FILE, apply)
@@ -114,6 +119,11 @@ class MeshFiles:
         """Watch from now on."""
         for name, watch in self._watches:
             tasks.start(watch.run(), name=f"watch {name}")
+
+    async def keep(self) -> None:
+        """Write down for the next start what is worth it; nothing to do most of the time."""
+        if self._kept is not None:
+            await asyncio.to_thread(self._kept.flush)
 
     def problems(self) -> Iterable[Problem]:
         """What is wrong with the files as they are now."""
@@ -165,9 +175,27 @@ def _unreadable(error: OSError) -> Problem:
     return Problem(what=(error.strerror or "cannot be read").lower(), fix=fix, file=str(error.filename))
 
 
-def load_manifests(directory: Path, defaults: Defaults, names: MeshNames) -> Protected:
-    """A directory of manifests, policies included; raises InvalidConfiguration with every problem."""
-    secured = parse_secured(read_directory(directory), defaults)
+def load_manifests(
+    directory: Path, defaults: Defaults, names: MeshNames, kept: "Kept[Protected] | None" = None
+) -> Protected:
+    """A directory of manifests, policies included; raises InvalidConfiguration with every problem.
+
+    `kept`: where a large one may have been kept, and is offered to be.
+    """
+    files = read_directory(directory)
+    if kept is None or sum(map(len, files.values())) < KEPT_FROM_BYTES:
+        return _read(files, defaults, names)
+    with collector_off():
+        key = key_of(files, defaults, names)
+        found = kept.load(key)
+        if found is None:
+            found = _read(files, defaults, names)
+            kept.offer(key, found)
+    return found
+
+
+def _read(files: Mapping[str, bytes], defaults: Defaults, names: MeshNames) -> Protected:
+    secured = parse_secured(files, defaults)
     compiled = compile_policies(secured.policies, names)
     state, groups = secured.manifests.state, secured.manifests.groups
     if not compiled.authorizations:

@@ -6,6 +6,7 @@ that a request which the peer provably did not act on (REFUSED_STREAM, RFC 9113 
 a peer may have acted on is never repeated.
 """
 
+import asyncio
 import socket
 from functools import partial
 from typing import Final
@@ -102,11 +103,13 @@ class OutboundStream(StreamRelay):
                 self._give_up(self._failure if plan.cause is Cause.NO_UPSTREAM and self._failure else plan.error())
 
     async def _resolve(self, plan: Resolve) -> None:
+        parts = self._parts
+        look_up = parts.poller.loop.getaddrinfo(plan.host, None, family=parts.family, type=socket.SOCK_STREAM)
         try:
-            parts = self._parts
-            found = await parts.poller.loop.getaddrinfo(plan.host, None, family=parts.family, type=socket.SOCK_STREAM)
+            async with asyncio.timeout(parts.plain.dial.timeout_s):  # part of connecting
+                found = await look_up
             addresses = tuple(dict.fromkeys(parse_ip(str(info[4][0]).partition("%")[0]) for info in found))
-        except OSError:
+        except (OSError, TimeoutError):
             addresses = ()
         if not self.closed:
             self._context = self._context.resolved(plan, addresses)

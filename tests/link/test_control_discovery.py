@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -20,11 +20,14 @@ from hbone.control.registry import LOOPBACK_POOL
 from hbone.control.subscribe import AddressSink, Subscription
 from hbone.discovery.model import MeshState, Protocol, Service, Workload
 from hbone.discovery.store import Change, Source, Store, Update
-from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE, Interest, NodeInfo
+from hbone.discovery.xds import ADDRESS_TYPE, AUTHORIZATION_TYPE, Interest, NodeInfo, Reject
+from hbone.discovery.xds import Update as ResourceUpdate
 from hbone.errors import Unreachable
+from hbone.net.tasks import Tasks
 from hbone.proto.discovery_grpc import AggregatedDiscoveryServiceStub
 from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest
 from tests.support.controlplane import Served, serving
+from tests.support.tcp import eventually
 
 STRANGER = os.geteuid() + 1
 LIMIT_S = 10
@@ -422,3 +425,29 @@ async def test_without_a_control_plane_a_registration_fails_at_once(tmp_path: Pa
     with pytest.raises(Unreachable, match="no control plane answers"):
         async with Registration(UnixEndpoint(tmp_path / "none.sock"), EXPOSE, random.Random(1)):
             pass
+
+
+async def test_a_fault_of_ours_with_one_response_does_not_end_the_subscription(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that silently hears nothing any more, of revocations too, would be the worst of all."""
+    store = Store()
+    sink = AddressSink(lambda update: store.apply(update, Source.XDS))
+    stumbled: list[str] = []
+
+    class Stumbling:
+        async def take(self, updates: Sequence[ResourceUpdate], removed: Sequence[str]) -> Sequence[Reject]:
+            if any(update.name == "stone" for update in updates) and not stumbled:
+                stumbled.append("stone")
+                raise KeyError("a bug")
+            return await sink.take(updates, removed)
+
+    subscription = Subscription(
+        served.endpoint, NodeInfo(id="n", metadata={}), {ADDRESS_TYPE: Stumbling()}, random.Random(1)
+    )
+    async with Tasks("test") as tasks:
+        tasks.keep(subscription.run, name="discovery")
+        await subscription.wait_synced()
+        served.mesh.apply(Update(workloads=(Workload(uid="stone", name="stone", namespace="n"),)), Source.MANIFESTS)
+        await eventually(lambda: store.workload("stone") is not None)
+    assert "a bug" in caplog.text

@@ -236,7 +236,7 @@ class Control:
         rotation = rotation_of(self.ca, self.server, self.mesh, announce_s=self.bundles.announce_s)
         undo.callback(self.server.on_answer(rotation.wake))
         self.server.administer(Admin(self.ca, rotation, self.federation.views), self._access)
-        self._tasks.start(rotation.run(), name="rotation")
+        self._tasks.keep(rotation.run, name="rotation")
 
     async def __aexit__(self, *_: object) -> None:
         await self._undo.aclose()

@@ -239,9 +239,9 @@ class Node:
             for subscription in subscriptions:
                 if subscription.feeds(sink):
                     subscription.resume(sink.type_url, versions)
-            self._tasks.start(sink.run(), name="cache")
+            self._tasks.keep(sink.run, name="cache")
         for subscription in subscriptions:
-            self._tasks.start(subscription.run(), name="discovery")
+            self._tasks.keep(subscription.run, name="discovery")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CACHE_WAIT_S if kept else None):
                 for subscription in subscriptions:

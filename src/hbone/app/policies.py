@@ -69,14 +69,18 @@ class NodePolicies:
 
     def start(self, tasks: Tasks, registry: Registry) -> None:
         """Judge open connections again from now on, whenever asked."""
-        self._again = asyncio.Event()
-        tasks.start(self._judging(self._again, registry), name="judge open connections")
+        again = self._again = asyncio.Event()
+        tasks.keep(lambda: self._judging(again, registry), name="judge open connections")
 
     async def _judging(self, again: asyncio.Event, registry: Registry) -> None:
         while True:
             await again.wait()
             again.clear()
-            await self._sweep(registry)
+            try:
+                await self._sweep(registry)
+            except BaseException:
+                again.set()  # those that were not judged are, next time
+                raise
 
     async def _sweep(self, registry: Registry) -> None:
         cut = 0

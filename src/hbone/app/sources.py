@@ -118,7 +118,7 @@ class MeshFiles:
     def start(self, tasks: Tasks) -> None:
         """Watch from now on."""
         for name, watch in self._watches:
-            tasks.start(watch.run(), name=f"watch {name}")
+            tasks.keep(watch.run, name=f"watch {name}")
 
     async def keep(self) -> None:
         """Write down for the next start what is worth it; nothing to do most of the time."""

@@ -143,9 +143,9 @@ class Federation:
         """Keep all of them fresh from now on."""
         for one in self._known.values():
             if one.partner.endpoint is not None:
-                tasks.start(self._keep(one, one.partner.endpoint), name=f"bundle of {one.partner.domain}")
+                tasks.keep(partial(self._keep, one, one.partner.endpoint), name=f"bundle of {one.partner.domain}")
         for watch in self._watches:
-            tasks.start(watch.run(), name="watch a bundle")
+            tasks.keep(watch.run, name="watch a bundle")
 
     def refresh(self) -> None:
         """Look at every endpoint now."""

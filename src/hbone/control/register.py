@@ -9,6 +9,7 @@ It is lost with the connection, and taken again, under the same name and address
 import asyncio
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from grpclib.client import Stream
@@ -67,7 +68,8 @@ class Registration:
     async def __aenter__(self) -> Self:
         """Raises Unreachable, or ControlRefused with the control plane's reason."""
         self._first = asyncio.get_running_loop().create_future()
-        self._tasks.start(self._run(self._first), name=f"{self._wish.namespace}/{self._wish.service_account}")
+        run = partial(self._run, self._first)
+        self._tasks.keep(run, name=f"registration of {self._wish.namespace}/{self._wish.service_account}")
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._first

@@ -106,7 +106,7 @@ class IdentityKeeper:
         self._wake.set()
 
     async def __aenter__(self) -> Self:
-        self._tasks.start(self._run(), name="schedule")
+        self._tasks.keep(self._run, name="schedule")
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,18 +1,22 @@
 """A place for tasks that must not take each other down: one failing connection never ends a listener.
 
 `asyncio.TaskGroup` stops all when one fails, which is right for the halves of one connection. Here each task has a
-name, its failure is logged where it happened, and the group is closed with a deadline.
+name, its failure is logged where it happened, and the group is closed with a deadline. What is never to end (`keep`: a
+subscription, the watch over files, the judging of open connections) begins again after a fault of ours: a node that
+silently hears of no revocation any more is worse than one that stops.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Self
 
 from hbone.errors import HboneError
 
 CANCEL_AGAIN_S: Final = 1.0
+FIRST_PAUSE_S: Final = 0.5
+LAST_PAUSE_S: Final = 60.0
 
 log = logging.getLogger("hbone.net")
 
@@ -30,6 +34,26 @@ class Tasks:
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, work))
         return task
+
+    def keep(self, make: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[None]:
+        """Run what `make` gives, and once more whenever it fails, after a pause that doubles with each failure."""
+        return self.start(self._kept(make, name), name=name)
+
+    async def _kept(self, make: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        now = asyncio.get_running_loop().time
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began = now()
+            try:
+                await make()
+            except Exception:
+                if now() - began > LAST_PAUSE_S:
+                    pause_s = FIRST_PAUSE_S
+                log.exception("task failed unexpectedly", extra={"task": name, "again_in_s": pause_s})
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     def _ended(self, work: Coroutine[Any, Any, None], task: asyncio.Task[None]) -> None:
         work.close()  # one that was cancelled before its first step would be missed, with a warning, by nobody

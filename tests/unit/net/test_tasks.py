@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import pairwise
 
 import pytest
 
@@ -29,6 +30,37 @@ async def test_one_that_fails_is_logged_and_the_others_go_on(caplog: pytest.LogC
         ("task failed unexpectedly", "ERROR"),
     ]
     assert other.cancelled()
+
+
+async def test_what_is_kept_begins_again_after_each_fault_and_later_each_time(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+    began: list[float] = []
+    faults: list[Exception] = [KeyError("x"), UsageError("ours"), ValueError("y")]
+
+    async def work() -> None:
+        began.append(asyncio.get_running_loop().time())
+        if faults:
+            raise faults.pop()
+        await wait_for_ever()
+
+    async with Tasks("test") as tasks:
+        tasks.keep(work, name="kept")
+        async with asyncio.timeout(5):
+            while len(began) < 4:  # noqa: ASYNC110 -- there is no event for it
+                await asyncio.sleep(0.005)
+    pauses = [later - earlier for earlier, later in pairwise(began)]
+    assert [pause > 0.8 * least for pause, least in zip(pauses, (0.01, 0.02, 0.04), strict=True)] == [True] * 3, pauses
+    assert [record.message for record in caplog.records] == ["task failed unexpectedly"] * 3
+
+
+async def test_what_is_kept_ends_when_it_is_done() -> None:
+    async def work() -> None: ...
+
+    async with Tasks("test") as tasks:
+        await asyncio.wait([tasks.keep(work, name="done")])
+        assert len(tasks) == 0
 
 
 async def test_one_that_never_began_leaves_no_warning() -> None:

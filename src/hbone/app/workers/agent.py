@@ -135,7 +135,7 @@ class Agent:
         subscription = self._subscription()
         if subscription is not None:
             self._life.pending.add("state manager")
-            self._tasks.start(subscription.run(), name="discovery")
+            self._tasks.keep(subscription.run, name="discovery")
             await subscription.wait_synced()
             self._life.pending.discard("state manager")
         self._crew.start()

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from hbone.app.workers.channel import Channel
@@ -152,7 +153,7 @@ class Crew:
     # --- their lives ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._lives = [self._tasks.start(self._keep(member), name=member.name) for member in self._members]
+        self._lives = [self._tasks.keep(partial(self._keep, member), name=member.name) for member in self._members]
 
     async def _keep(self, member: _Member) -> None:
         """One after the other in the same place, until the node ends."""

@@ -153,6 +153,10 @@ class ConnectionCut(HboneError):
     """A connection was ended on purpose before its time: drain deadline, policy change, idle limit."""
 
 
+class StoreFailed(HboneError):
+    """State that must survive could not be written or read; nothing of it happened."""
+
+
 class Unreachable(HboneError):
     """A peer or server that a command needs could not be reached."""
 

@@ -46,6 +46,7 @@ class Settings(BaseModel):
     """Base of all settings: frozen, strict about keys."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
+        defer_build=True,  # a schema is made when its model is first used: most processes need half of them
         frozen=True,
         extra="forbid",
         validate_by_name=True,

@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hbone.ca.authority import AuthorityEnded, CertificateAuthority, Issued
 from hbone.ca.csr import MAX_REQUEST_BYTES, InvalidRequest, KeyKinds, check_request
 from hbone.ca.profile import DEFAULT_TTL_S, MAX_TTL_S, new_serial
-from hbone.control.store import StoreFailed
-from hbone.errors import HboneError, PeerViolation
+from hbone.errors import HboneError, PeerViolation, StoreFailed
 from hbone.identity.revocation import KeyHash
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.identity.svid import PublicKey

@@ -13,8 +13,8 @@ from hbone.control.publish import Mesh
 from hbone.control.registrations import Registrations
 from hbone.control.registry import Registry
 from hbone.control.rpc import Refusal, answer, receive
-from hbone.control.store import StoreFailed
 from hbone.discovery.store import Source
+from hbone.errors import StoreFailed
 from hbone.proto.control_grpc import RegistryBase
 from hbone.proto.control_pb2 import RegisterRequest, RegisterResponse
 from hbone.proto.control_pb2 import Service as ServiceMessage

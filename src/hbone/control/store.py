@@ -25,7 +25,7 @@ from typing import Any, Final, Self, TypeVar
 
 from hbone.control.schema import VERSION, NewerSchema, migrate
 from hbone.control.statedir import intrusions
-from hbone.errors import HboneError, InvalidConfiguration, UsageError
+from hbone.errors import InvalidConfiguration, StoreFailed, UsageError
 
 log = logging.getLogger("hbone.control")
 
@@ -36,10 +36,6 @@ BUSY_TIMEOUT_S: Final = 5.0
 _BATCH: Final = 512  # enough writes for one commit: more would only make the first of them wait
 _CHECKED_AT_START_BYTES: Final = 256 << 20  # quick_check reads it all: 0.5 s for so much
 _CACHE_KIB: Final = 32 * 1024
-
-
-class StoreFailed(HboneError):
-    """The state could not be written or read; nothing of it happened."""
 
 
 @dataclass(slots=True)

@@ -6,8 +6,9 @@ from dataclasses import astuple, fields
 from typing import Any, Final, TypeVar
 
 from hbone.control import audit
-from hbone.control.store import StateStore, StoreFailed, Work
+from hbone.control.store import StateStore, Work
 from hbone.control.tokens import TokenRecord, TokenStoreFailed, used
+from hbone.errors import StoreFailed
 from hbone.times import WallTime
 
 T = TypeVar("T")

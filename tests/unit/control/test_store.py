@@ -13,8 +13,8 @@ from hbone.control import audit
 from hbone.control.audit import AuditFile
 from hbone.control.schema import VERSION, version_of
 from hbone.control.statedir import StateLock, make_private
-from hbone.control.store import StateStore, StoreFailed
-from hbone.errors import InvalidConfiguration, UsageError
+from hbone.control.store import StateStore
+from hbone.errors import InvalidConfiguration, StoreFailed, UsageError
 
 
 @pytest.fixture

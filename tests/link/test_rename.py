@@ -89,6 +89,48 @@ def judge(mesh: CaMesh, chain: tuple[object, ...]) -> None:
     verify_peer(chain, bundle, expected=None, side=PeerSide.CLIENT, now=SystemClock().wall())  # type: ignore[arg-type]
 
 
+async def test_those_who_federate_with_a_mesh_do_not_notice_that_it_is_renamed(tmp_path: Path) -> None:
+    async with Town(tmp_path) as town, echo_app("127.0.94.1") as app:
+        mesh = await town.mesh(OLD, listeners={"bundles": "127.0.0.1:0"}, bundle_endpoint={"refresh_hint_s": 1})
+        server = await mesh.node("shop/cart", "127.0.94.1")
+        other = await town.mesh("west.test")
+        other.serve_from(mesh, server, "cart.test", app.port)
+        client = await other.node("web/web", "127.0.95.1", to="cart.test:80")
+        address = mesh.control.bundles.address
+        partner = {"trust_domain": OLD, "url": f"https://{address}/", "bundle": mesh.bundle_file()}
+        await mesh.restart(
+            federation=[{"trust_domain": "west.test", "bundle": other.bundle_file()}],
+            listeners={"bundles": str(address)},
+        )
+        await other.restart(federation=[{**partner, "trust_domain_aliases": [NEW]}])
+        async with asyncio.timeout(15):
+            while not await reached(client):  # noqa: ASYNC110 - until both have heard of each other
+                await asyncio.sleep(0.05)
+        async with Load(client) as load:
+            await mesh.restart(trust_domain_aliases=[NEW])
+            await all_current(mesh, 1)
+            await mesh.restart(trust_domain=NEW, trust_domain_aliases=[OLD])
+            await all_current(mesh, 1)
+            before, view = other.control.ca.place.clock.wall(), other.control.federation.views
+            other.control.federation.refresh()  # the endpoint shows the new name now
+            await mesh.until(lambda: (view()[0].looked_at or 0) > before and not view()[0].error)
+            # the partner takes the new name while both are good
+            await other.restart(federation=[{**partner, "trust_domain": NEW, "trust_domain_aliases": [OLD]}])
+            await all_current(other, 1)
+            other.serve_from(mesh, server, "cart.test", app.port)
+            cart = named(NEW, "shop/cart")
+            await mesh.until(lambda: any(cart in one.identities for one in client.node.store.services()))
+            await mesh.restart(trust_domain_aliases=[])
+            await all_current(mesh, 1)
+            await other.restart(federation=[{**partner, "trust_domain": NEW}])
+            await all_current(other, 1)
+            seen = f'dst.identity="{cart}"'
+            await mesh.until(lambda: any(seen in line for line in server.lines()))
+            done = load.done
+            await mesh.until(lambda: load.done > done + 20)
+        assert load.failures == []
+
+
 async def test_a_stream_outlives_the_name_it_was_opened_under_and_its_tunnel_takes_no_new_one(tmp_path: Path) -> None:
     async with Town(tmp_path) as town, echo_app("127.0.94.1") as app:
         mesh = await town.mesh(OLD, trust_domain_aliases=[NEW])

@@ -52,7 +52,7 @@ class TownMesh(CaMesh):
             "endpoints": [endpoint],
             "subjectAltNames": [f"spiffe://{other.trust_domain}/ns/{namespace}/sa/{name}"],
         }
-        self.write(f"{other.trust_domain}-{name}", _manifest("ServiceEntry", namespace, name, spec))
+        self.write(host, _manifest("ServiceEntry", namespace, name, spec))
 
     def allow(self, namespace: str, *principals: str) -> None:
         """Only these may come into that namespace."""

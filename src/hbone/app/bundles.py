@@ -90,7 +90,8 @@ class BundleDoor:
 
 def partner_of(settings: FederatedDomain) -> Partner:
     """As the operator named it."""
-    return Partner(domain=settings.trust_domain, endpoint=_endpoint(settings), file=settings.bundle)
+    aliases = frozenset(settings.trust_domain_aliases)
+    return Partner(domain=settings.trust_domain, aliases=aliases, endpoint=_endpoint(settings), file=settings.bundle)
 
 
 def _endpoint(settings: FederatedDomain) -> Endpoint | None:

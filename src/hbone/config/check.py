@@ -183,6 +183,13 @@ def _federation(control: ControlSettings) -> Iterator[Problem]:
             yield Problem(what=what, fix="keep one of them", field=f"{place}.trust_domain")
         if one.trust_domain == control.trust_domain:
             yield Problem(what="this is our own trust domain", fix="remove it", field=f"{place}.trust_domain")
+        ours = {control.trust_domain, *control.trust_domain_aliases}
+        others = {other.trust_domain for other in control.federation}
+        for number, alias in enumerate(one.trust_domain_aliases):
+            if alias in ours | others:
+                fix = "keep one: an alias is the same trust domain under a further name"
+                field = f"{place}.trust_domain_aliases[{number}]"
+                yield Problem(what=f"{alias} is a trust domain of its own here", fix=fix, field=field)
         yield from _partner(one, place)
 
 

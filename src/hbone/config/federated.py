@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import PlainSerializer, WithJsonSchema
 
-from hbone.config.fields import Count, DomainName, Settings, parsed, required, setting
+from hbone.config.fields import Count, DomainName, DomainNames, Settings, parsed, required, setting
 from hbone.config.urls import HttpsUrl
 from hbone.identity.spiffe import SpiffeId
 
@@ -48,6 +48,7 @@ class FederatedDomain(Settings):
     """Another trust domain whose identities are accepted: where its bundle comes from."""
 
     trust_domain: DomainName = required("its name")
+    trust_domain_aliases: DomainNames = setting((), "further names of it, while it is being renamed")
     url: OptionalUrl = setting(None, "https:// address of its bundle endpoint; without one `bundle` is all there is")
     profile: Profile = setting(
         "https_spiffe", "how that endpoint is known: by a SPIFFE ID, or by its host name (https_web)"

@@ -42,9 +42,11 @@ _PEM: Final = b"-----BEGIN"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partner:
-    """Another trust domain, as the operator named it. `file`: its bundle; with an `endpoint` the first one only."""
+    """Another trust domain, as the operator named it. `file`: its bundle; with an `endpoint` the first one only.
+    `aliases`: further names of it."""
 
     domain: TrustDomain
+    aliases: frozenset[TrustDomain] = frozenset()
     endpoint: Endpoint | None = None
     file: Path | None = None
 
@@ -100,6 +102,7 @@ class _Known:
             roots=document.roots,
             revocations=Revocations(),
             sequence=document.sequence or 0,
+            aliases=self.partner.aliases,
             jwt_keys=document.jwt_keys,
             document_sequence=document.sequence,
         )

@@ -83,6 +83,11 @@ SPIFFE = {"trust_domain": "y.test", "url": "https://y.test/", "bundle": "y.json"
         ([WEB, WEB], [("federation[1].trust_domain", "y.test is given twice, first in federation[0]")]),
         ([{**WEB, "trust_domain": "cluster.local"}], [("federation[0].trust_domain", "this is our own trust domain")]),
         ([{**SPIFFE, "roots": "r"}], [("federation[0].roots", "https_spiffe goes by the domain's own bundle")]),
+        ([{**WEB, "trust_domain_aliases": ["new.test"]}], []),
+        (
+            [{**WEB, "trust_domain_aliases": ["cluster.local"]}],
+            [("federation[0].trust_domain_aliases[0]", "cluster.local is a trust domain of its own here")],
+        ),
         (
             [{**WEB, "endpoint_spiffe_id": "spiffe://y.test/a"}],
             [("federation[0].endpoint_spiffe_id", "https_web goes by the host name")],

@@ -246,11 +246,11 @@ def _created(meta: Meta) -> str:
         return ""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        in_utc = moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         what = f"{shown(text)} is no point in time"
         metadata.problem("creationTimestamp", what, "write it as 2026-01-31T12:00:00Z, or remove it")
         return ""
-    in_utc = moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return in_utc.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

@@ -95,7 +95,7 @@ def test_age_is_a_time_however_it_is_written(older: str, newer: str) -> None:
     assert mesh.compiled().peers.of_workload(mesh.named("shop/cart-0")).mode is Mode.STRICT
 
 
-@pytest.mark.parametrize("created", ["yesterday", "12:00", "2026-13-01T00:00:00Z"])
+@pytest.mark.parametrize("created", ["yesterday", "12:00", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+02:00"])
 def test_an_age_that_is_no_time_is_refused(created: str) -> None:
     (found,) = problems(peer("p", spec("S"), created=created))
     assert f"metadata.creationTimestamp: '{created}' is no point in time; write it as 2026" in found

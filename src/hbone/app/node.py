@@ -23,7 +23,7 @@ from hbone.app.naming import Naming
 from hbone.app.options import domain_names, mesh_names
 from hbone.app.parts import Feed, NodeParts, parts_from, subscription_to
 from hbone.app.place import Place
-from hbone.app.policies import NodePolicies, PolicySink
+from hbone.app.policies import NodePolicies, PolicySink, describe_policies
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import MeshFiles, Protected
 from hbone.app.window import NodeWindow, Shown, Windows
@@ -75,7 +75,8 @@ class Node:
         self._kept: list[CachingSink] = []
         self.files = MeshFiles(parts.files, self._replace) if parts.files is not None else None
         self._naming = Naming(domain_names(settings))
-        self.policies = NodePolicies(self.store, only(parts.allow, self._naming))
+        self.policies = NodePolicies(self.store, only(parts.allow, self._naming), self._clock)
+        describe_policies(self.metrics, self.policies.engine)
         self._population = Population(self.store.workloads(), node=settings.node_name)
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane

@@ -17,9 +17,14 @@ from hbone.policy.compile import with_aliases
 from hbone.policy.decide import Missing, PolicyEngine
 from hbone.policy.localform import plain_policy
 from hbone.policy.model import Authorization, ConnectionFacts, Destination, MeshNames, Scope, caller, closed
+from hbone.policy.verdict import Decision, Observed
 from hbone.proxy.judge import Authorize, Facts
 from hbone.proxy.registry import Connection, Registry
+from hbone.telemetry.log import Occasional
+from hbone.telemetry.metrics import Metrics
+from hbone.telemetry.names import POLICY_AUDITED, POLICY_DRY_RUN
 from hbone.telemetry.views import PolicyView
+from hbone.times import Clock
 
 if TYPE_CHECKING:
     from hbone.discovery.xds import Reject
@@ -34,8 +39,9 @@ SLICE_S: Final = 0.002  # of judging and cutting between two breaths of the loop
 class NodePolicies:
     """`authorize` is the data plane's `Authorize`; `allow`, where given, is asked first (`hbone expose --allow`)."""
 
-    def __init__(self, directory: Directory, allow: Authorize | None) -> None:
+    def __init__(self, directory: Directory, allow: Authorize | None, clock: Clock) -> None:
         self.engine = PolicyEngine(missing=Missing.DENY)
+        self._watching = Occasional(log, clock)
         self._directory = directory
         self._allow = allow
         self._sources: dict[Source, tuple[Authorization, ...]] = {}
@@ -48,7 +54,22 @@ class NodePolicies:
             if denial is not None:
                 return denial
         decision = self.engine.judge(_facts(facts, self._directory))
+        if decision.observed is not None:
+            self._note(facts, decision, decision.observed)
         return None if decision.allowed else decision.denial()
+
+    def _note(self, facts: Facts, decision: Decision, observed: Observed) -> None:
+        """What policies that only watch have to say, in the log; each is counted whether or not it has its line."""
+        connection = {
+            "src.addr": str(facts.source),
+            "src.identity": str(facts.identity) if facts.identity is not None else "",
+            "dst.addr": str(facts.destination),
+        }
+        if observed.would_by is not None:
+            would = {"policy": observed.would_by, "would": observed.would.value, "verdict": decision.verdict.value}
+            self._watching.info("a dry-run policy would decide otherwise", **would, **connection)
+        for hit in observed.audit:
+            self._watching.info("an AUDIT policy fits", policy=hit.policy, rule=hit.rule, **connection)
 
     def replace(self, source: Source, policies: Iterable[Authorization]) -> None:
         """`policies` are all that `source` says from now on; a stronger source's policy of the same name holds."""
@@ -105,6 +126,21 @@ class NodePolicies:
             facts = connection.facts
             if facts is not None:
                 yield connection, _facts(facts, self._directory)
+
+
+def describe_policies(metrics: Metrics, engine: PolicyEngine) -> None:
+    """What policies that only watch would have done, by policy."""
+
+    def dry_run() -> list[tuple[tuple[str, ...], float]]:
+        found = [(key, count) for key, count in engine.dry_run.items() if count.would_deny or count.would_allow]
+        return [
+            sample
+            for key, count in found
+            for sample in (((key, "deny"), float(count.would_deny)), ((key, "allow"), float(count.would_allow)))
+        ]
+
+    metrics.counter(POLICY_DRY_RUN).read_from(dry_run)
+    metrics.counter(POLICY_AUDITED).read_from(lambda: [((key,), count) for key, count in engine.audited.items()])
 
 
 def policy_views(policies: Iterable[Authorization]) -> list[PolicyView]:

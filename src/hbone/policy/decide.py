@@ -134,6 +134,8 @@ class PolicyEngine:
             former = self._policies.pop(key, None)
             if former is not None:
                 touched.append(former.policy)
+                self.dry_run.pop(key, None)  # policies come and go; counts of those that went would pile up
+                self.audited.pop(key, None)
         for policy in changed:
             former = self._policies.get(policy.key)
             if former is not None and former.policy == policy:

@@ -73,6 +73,8 @@ LABEL_HELP: Final = {
     "result": "ok, or what went wrong in one word",
     "limit": "the setting that names the limit",
     "identity": "SPIFFE ID",
+    "policy": "namespace/name",
+    "would": "what it would have done: deny or allow",
     "component": "always hbone",
     "tag": "version",
 }
@@ -155,6 +157,15 @@ SVID_EXPIRY_SECONDS: Final = Metric(
 SVID_RENEWALS: Final = Metric(
     name="hbone_svid_renewals", kind=_COUNTER, labels=("result",), help="Certificates asked for"
 )
+POLICY_DRY_RUN: Final = Metric(
+    name="hbone_policy_dry_run",
+    kind=_COUNTER,
+    labels=("policy", "would"),
+    help="Connections that a dry-run policy would have decided otherwise",
+)
+POLICY_AUDITED: Final = Metric(
+    name="hbone_policy_audited", kind=_COUNTER, labels=("policy",), help="Connections that an AUDIT policy fitted"
+)
 CONFIG_RELOADS: Final = Metric(
     name="hbone_configuration_reloads", kind=_COUNTER, labels=("result",), help="Changes of manifests or settings"
 )
@@ -186,6 +197,8 @@ METRICS: Final = (
     SVID_EXPIRY,
     SVID_EXPIRY_SECONDS,
     SVID_RENEWALS,
+    POLICY_DRY_RUN,
+    POLICY_AUDITED,
     CONFIG_RELOADS,
     WORKLOADS,
     SERVICES,

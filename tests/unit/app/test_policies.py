@@ -8,6 +8,7 @@ from hbone.discovery.model import Workload
 from hbone.discovery.store import Source, Store, Update
 from hbone.errors import HboneError
 from hbone.net import tasks as tasks_module
+from hbone.net.clock import SystemClock
 from hbone.net.tasks import Tasks
 from hbone.policy.model import Scope, closed
 from hbone.proxy.judge import Facts
@@ -48,7 +49,7 @@ async def test_a_fault_with_one_connection_does_not_keep_the_others_nor_it_from_
     monkeypatch.setattr(tasks_module, "FIRST_PAUSE_S", 0.01)
     store = Store()
     store.apply(Update(workloads=(CART,)), Source.XDS)
-    policies, registry = NodePolicies(store, None), Registry()
+    policies, registry = NodePolicies(store, None, SystemClock()), Registry()
     for faults in (0, 2, 0):
         Open(registry, faults)
     async with Tasks("test") as tasks:

@@ -6,6 +6,7 @@ from hbone.app.policies import NodePolicies, PolicySink
 from hbone.discovery.policies import policy_resource
 from hbone.discovery.store import Store
 from hbone.discovery.xds import Update
+from hbone.net.clock import SystemClock
 from hbone.policy.model import (
     Action,
     Authorization,
@@ -40,7 +41,7 @@ RENAMED = MeshNames(trust_domain="new.test", trust_domain_aliases=("old.test",))
 async def test_the_policies_of_a_control_plane_without_aliases_are_widened_to_those_of_the_settings(
     names: MeshNames | None, expected: set[str]
 ) -> None:
-    policies = NodePolicies(Store(), None)
+    policies = NodePolicies(Store(), None, SystemClock())
     resource = policy_resource(POLICY)
     assert not await PolicySink(policies, names=names).take([Update(resource.name, "1", resource.body)], [])
     (held,) = policies.engine.policies

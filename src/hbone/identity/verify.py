@@ -36,6 +36,7 @@ __all__ = [
     "UntrustedRoot",
     "WrongUsage",
     "check_revoked",
+    "leads_to",
     "path_to_root",
     "verify_peer",
 ]
@@ -310,6 +311,11 @@ def _untrusted(last: x509.Certificate, bundle: TrustBundle, spiffe_id: SpiffeId)
             why = f"its issuer {_text(last.issuer)} is neither presented nor a root of ours"
             fix = f"add that issuer's root to the bundle of {domain}, or have the peer present its intermediates"
     return UntrustedRoot(f"the certificate of {spiffe_id} is not trusted", why=why, fix=fix, spiffe_id=spiffe_id)
+
+
+def leads_to(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> bool:
+    """Whether one of `roots` vouches for the leaf, by signatures alone; what else was presented counts for nothing."""
+    return bool(chain) and _follow(chain, roots)[1]
 
 
 def _follow(

@@ -2,8 +2,8 @@
 
 from hbone.errors import HboneError, PeerRejected
 from hbone.identity.bundle import TrustBundle
-from hbone.identity.svid import is_issued_by, wall_time
-from hbone.identity.verify import ForeignTrustDomain, check_revoked
+from hbone.identity.svid import wall_time
+from hbone.identity.verify import ForeignTrustDomain, check_revoked, leads_to
 from hbone.net.tls import TlsStream
 
 
@@ -36,8 +36,7 @@ def distrust(tls: TlsStream, bundle: TrustBundle) -> HboneError | None:
 
 def outgrown(tls: TlsStream, bundle: TrustBundle, error: HboneError) -> bool:
     """Whether `error` is merely that the peer's trust domain is gone, and roots that we hold for another one signed its
-    certificates: a name that the mesh had before. What is open then ends by itself, and nothing new begins on it."""
+    leaf: a name that the mesh had before. What is open then ends by itself, and nothing new begins on it."""
     if not isinstance(error, ForeignTrustDomain):
         return False
-    roots = [root for held in bundle.roots.values() for root in held]
-    return any(is_issued_by(certificate, root) for certificate in tls.peer_chain for root in roots)
+    return leads_to(tls.peer_chain, [root for held in bundle.roots.values() for root in held])

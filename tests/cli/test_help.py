@@ -101,3 +101,11 @@ def test_a_slip_of_the_hand_is_told_in_a_line_with_what_would_be_right(
     for word in SLIPS[arguments]:
         assert word in done.err, f"{word!r} is missing in:\n{done.err}"
     assert not sandbox.state.exists()
+
+
+@pytest.mark.parametrize("words", ["--help", "schema node", "bench --list"])
+def test_a_full_disk_behind_standard_output_is_one_error(sandbox: Sandbox, words: str) -> None:
+    shell = '"$@" > /dev/full'
+    done = sandbox.start_program(("sh", "-c", shell, "sh", *sandbox.command, *words.split())).wait()
+    done.expect(1)
+    assert done.err == "error: no space left on device\n  fix: make room on that disk\n"

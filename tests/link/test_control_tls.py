@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -200,6 +201,20 @@ async def test_another_control_plane_is_not_spoken_to(tmp_path: Path) -> None:
         impostor = TlsEndpoint(host=endpoint.host, port=endpoint.port, roots=endpoint.roots, identity=DB)
         with pytest.raises(Unreachable, match=f"not {DB}"):
             await CaClient(impostor, ttl_s=60).fetch(WEB)
+
+
+async def test_what_does_not_speak_tls_is_told_in_words(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with remote(tmp_path) as up, await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        endpoint = up.endpoint(credential=await joining(up))
+        elsewhere = replace(endpoint, host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+        with pytest.raises(Unreachable, match="what answers there does not speak TLS; check the address") as caught:
+            await CaClient(elsewhere, ttl_s=60).fetch(WEB)
+        assert "_ssl.c" not in str(caught.value)
 
 
 async def test_istios_clients_know_it_by_its_host_names(tmp_path: Path) -> None:

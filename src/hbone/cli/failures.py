@@ -91,7 +91,7 @@ def report(error: BaseException, environment: Mapping[str, str]) -> int:
             click.echo(line, err=True)
     except OSError:
         pass
-    if _pipe_closed(error):
+    if _takes_no_more(error):
         _silence_stdout()
     return failure.exit_code
 
@@ -203,12 +203,13 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
 
 
-def _pipe_closed(error: BaseException) -> bool:
-    return isinstance(error, BrokenPipeError)
+def _takes_no_more(error: BaseException) -> bool:
+    """Whether standard output may be what failed: a closed pipe, a full disk."""
+    return isinstance(error, OSError) and error.errno in {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def _silence_stdout() -> None:
-    """What is still buffered for a closed pipe must not make the interpreter complain at its end."""
+    """What is still buffered for it must not make the interpreter complain at its end."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

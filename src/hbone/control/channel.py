@@ -1,5 +1,6 @@
 """Calling a control plane: where it is, and what its failures mean to us."""
 
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -61,6 +62,21 @@ class UnixEndpoint:
         return str(self.path)
 
 
+def _no_tls(endpoint: Endpoint, error: ssl.SSLError) -> Unreachable:
+    """In words; `error` is an OSError too, whose text is of OpenSSL's making."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unreachable(
+            f"the connection to the control plane at {endpoint} failed",
+            why=f"certificate verify failed: {error.verify_message}",
+            fix="check that the roots are those of its mesh, and the address one that its certificate names",
+        )
+    if error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_MESSAGE"}:
+        why, fix = "what answers there does not speak TLS", "check the address and the port"
+    else:
+        why, fix = (error.reason or str(error)).replace("_", " ").lower(), ""
+    return Unreachable(f"the connection to the control plane at {endpoint} failed", why=why, fix=fix)
+
+
 @asynccontextmanager
 async def opened(
     method: ServiceMethod[_Request, _Reply], endpoint: Endpoint, *, timeout_s: float | None = None
@@ -97,6 +113,8 @@ async def calling(endpoint: Endpoint) -> AsyncGenerator[Channel]:
         ) from error
     except TimeoutError as error:
         raise Unreachable(f"the control plane at {endpoint} did not answer in time") from error
+    except ssl.SSLError as error:
+        raise _no_tls(endpoint, error) from error
     except (OSError, StreamTerminatedError, ProtocolError, H2Error) as error:
         raise Unreachable(f"the connection to the control plane at {endpoint} failed", why=str(error)) from error
     except DecodeError as error:

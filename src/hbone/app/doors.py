@@ -5,7 +5,6 @@ Made before the server, which is given `callers`, `tokens` and `local`; `open` t
 
 import logging
 import socket
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hbone.addr import InvalidAddress, IpAddress, SocketAddress, parse_host
 from hbone.app.options import open_listener
+from hbone.app.processes import process_rules
 from hbone.config.model import ControlSettings, JwtIssuer
-from hbone.control.attest_process import Attestor, ProcessRule
+from hbone.control.attest_process import Attestor
 from hbone.control.attest_unix import UnixAccess
 from hbone.control.callers import Callers, UnixProcesses
 from hbone.control.caplane import CaPlane
@@ -26,7 +26,7 @@ from hbone.control.issue import Issuer
 from hbone.control.jwks import FileKeys, UrlKeys
 from hbone.control.jwt_auth import JwtBearers, JwtRule
 from hbone.control.local_ca import LocalCa
-from hbone.control.local_workloads import LocalTrust, LocalWorkloads
+from hbone.control.local_workloads import LocalWorkloads, local_trust
 from hbone.control.nodes import Placement
 from hbone.control.publish import Mesh
 from hbone.control.remote import CertificateHolders, RemoteRules
@@ -40,7 +40,6 @@ from hbone.control.trust_resource import DomainTrust
 from hbone.control.unixsocket import EVERYONE, ControlSocket
 from hbone.control.workload_server import LocalServices, WorkloadServer
 from hbone.errors import UsageError
-from hbone.identity.bundle import TrustBundle
 from hbone.net.sockets import bound_address, local_address
 
 log = logging.getLogger("hbone.control")
@@ -91,19 +90,11 @@ class Doors:
     def serve_processes(self, issuer: Issuer) -> None:
         """Have the processes of this machine served identities, if any rule gives them one."""
         settings, place = self._house.settings, self._house.ca.place
-        rules = [
-            ProcessRule(
-                identity=rule.account.spiffe_id(place.trust_domain),
-                uid=rule.uid, gid=rule.gid, pid=rule.pid,
-                cgroup=rule.cgroup, program=rule.program, hint=rule.hint,
-            )
-            for rule in settings.attest
-        ]  # fmt: skip
         self.keeper = IdentityKeeper(LocalCa(issuer, ttl_s=settings.svid_ttl_s), place.clock, place.rng)
         trust, access = self._house.ca.trust, self._house.access
         workloads = LocalWorkloads(
             trust_domain=place.trust_domain,
-            attestor=Attestor(rules),
+            attestor=Attestor(process_rules(settings.attest, place.trust_domain)),
             keeper=self.keeper,
             trust=lambda: local_trust(trust.known),
             clock=place.clock,
@@ -227,18 +218,6 @@ def server_names(settings: ControlSettings, sock: socket.socket) -> ServerNames:
     if bound is not None:
         ips.append(local_address() if bound.ip.is_unspecified else bound.ip)
     return ServerNames(dns=tuple(dict.fromkeys(dns)), ips=tuple(dict.fromkeys(ips)))
-
-
-def local_trust(known: Sequence[DomainTrust]) -> LocalTrust:
-    """As processes take it: our own domain is the first; its lists only if every CA has one."""
-    now = known[0]
-    issuers = {certificate.subject for certificate in (*now.issuers, *now.roots)}
-    whole = issuers <= {crl.issuer for crl in now.crls}
-    return LocalTrust(
-        bundle=TrustBundle.union(one.bundle for one in known),
-        crls=now.crls if whole and now.revocations else (),
-        jwt_keys={domain: one.jwt_keys for one in known for domain in (one.domain, *one.aliases)},
-    )
 
 
 def _cut(server: ControlServer, now: DomainTrust) -> None:

@@ -43,6 +43,7 @@ from hbone.telemetry.process import describe_process, open_fds
 from hbone.telemetry.views import ListenerView, ProcessView
 
 if TYPE_CHECKING:
+    from hbone.app.processes import NodeProcesses
     from hbone.control.node_cache import CachingSink, NodeCache
     from hbone.control.subscribe import Sink, Subscription
     from hbone.control.trust_resource import DomainTrust
@@ -78,6 +79,7 @@ class Node:
         self.policies = NodePolicies(self.store, only(parts.allow, self._naming), self._clock)
         describe_policies(self.metrics, self.policies.engine)
         self._population = Population(self.store.workloads(), node=settings.node_name)
+        self._processes: NodeProcesses | None = None
         self.keeper: IdentityKeeper
         self.dataplane: DataPlane
         describe_process(self.metrics, __version__, logs)
@@ -92,9 +94,18 @@ class Node:
         self._cache = NodeCache.open(directory)
         return CachedSource(self._parts.source, self._cache, self._clock)
 
+    def _for_processes(self) -> "NodeProcesses | None":
+        path = self.settings.workload_socket
+        if path is None:
+            return None
+        from hbone.app.processes import NodeProcesses
+
+        return NodeProcesses(self.settings, path, self.keeper, self._clock)
+
     async def bind(self) -> None:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
         self.keeper = IdentityKeeper(self._source(), self._clock, system_rng())
+        self._processes = self._for_processes()
         describe_certificates(self.metrics, self.keeper, self._clock)
         identities = self._identities = TlsIdentities(self.keeper, self._clock, naming=self._naming)
         around = Surroundings(
@@ -139,6 +150,8 @@ class Node:
         if feeds:
             self._subscribe(feeds)
         self._prefetch()
+        if self._processes is not None:
+            await self._processes.open(undo)
         undo.push_async_exit(await self._windows.serve(self._shown()))
         if not self._life.pending:
             self._begin()
@@ -184,6 +197,8 @@ class Node:
             self._identities.forget(identity)
             if self._cache is not None:
                 self._cache.drop_credentials(identity)
+            if self._processes is not None:
+                self._processes.changed()
             log.info("identity forgotten", extra={"identity": str(identity)})
 
     def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:
@@ -195,6 +210,8 @@ class Node:
         cut = self.dataplane.trust_changed(bundle)
         if cut:
             log.warning("tunnels of peers that are trusted no more cut", extra={"tunnels": cut})
+        if self._processes is not None:
+            self._processes.trusted(domains)
         self.keeper.trust_changed(bundle.revocations, frozenset(key for one in domains for key in one.renew))
 
     def _subscribe(self, feeds: tuple[Feed, ...]) -> None:

@@ -153,8 +153,20 @@ def _issuers(control: ControlSettings) -> Iterator[Problem]:
             yield Problem(what="tokens for anybody would be taken", fix=fix, field=f"jwt_issuers[{index}].audiences")
 
 
-def _rules_of_attestation(control: ControlSettings) -> Iterator[Problem]:
-    for index, rule in enumerate(control.attest):
+def _processes(node: NodeSettings) -> Iterator[Problem]:
+    if node.attest and node.workload_socket is None:
+        fix = "write workload_socket: /run/hbone/workload.sock"
+        yield Problem(what="no process can ask for an identity", fix=fix, field="attest")
+    if node.workload_socket is not None and not node.attest:
+        fix = "write who has which identity, for example attest: [{as: shop/cart, uid: 1001}]"
+        yield Problem(what="no process would have an identity", fix=fix, field="workload_socket")
+    if node.workload_socket is not None and node.workers != 1:
+        fix = "write workers: 1, or run a second node for it"
+        yield Problem(what="only a node of one process serves it", fix=fix, field="workload_socket")
+
+
+def _rules_of_attestation(settings: ControlSettings | NodeSettings) -> Iterator[Problem]:
+    for index, rule in enumerate(settings.attest):
         if rule.uid is None and rule.gid is None and rule.pid is None and not rule.cgroup and not rule.program:
             fix = "add uid, gid, pid, cgroup or program"
             yield Problem(what="every process would have this identity", fix=fix, field=f"attest[{index}]")
@@ -218,6 +230,8 @@ _NODE_RULES: tuple[Callable[[NodeSettings], Iterator[Problem]], ...] = (
     _forwards,
     _exposes,
     _listeners,
+    _processes,
+    _rules_of_attestation,
     lambda node: _windows(node.http2),
     lambda node: _private("listeners.admin", node.listeners.admin),
 )

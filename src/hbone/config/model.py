@@ -110,6 +110,18 @@ _ALLOW_EMPTY = (
 )
 
 
+class Attest(Settings):
+    """Which processes of this machine have an identity: all that is given must hold."""
+
+    account: Account = Field(alias="as", description="NAMESPACE/ACCOUNT that they have")
+    uid: Count | None = setting(None, "user id", ge=0)
+    gid: Count | None = setting(None, "group id", ge=0)
+    pid: Count | None = setting(None, "process id", ge=1)
+    cgroup: str = setting("", "pattern of the control group, for example */docker/4f5e*")
+    program: str = setting("", "pattern of the program's file, for example /usr/bin/envoy")
+    hint: str = setting("", "what the identity is for, told to programs that have several")
+
+
 class NodeSettings(Settings):
     """A node proxy (`node.yaml`)."""
 
@@ -176,6 +188,12 @@ class NodeSettings(Settings):
         "restart works while the control plane is away; by default nothing is kept",
     )  # fmt: skip
     svid_ttl_s: Duration = setting(86_400.0, "lifetime asked for certificates", LIVE, env=("SECRET_TTL",), ge=1)
+    workload_socket: Path | None = setting(
+        None, "Unix socket of the SPIFFE Workload API and of SDS for the processes of this machine; by default none"
+    )
+    attest: tuple[Attest, ...] = setting(
+        (), "which of them have which identity, as far as the control plane gives it to this node"
+    )
 
     listeners: Listeners = setting(Listeners, "where to listen")
     forwards: tuple[Forward, ...] = setting((), "local ports that lead to mesh destinations", DRAIN)
@@ -219,18 +237,6 @@ class JwtIssuer(Settings):
         description="what `sub` says, and the NAMESPACE/ACCOUNT that it stands for; Kubernetes' service accounts "
         "stand for themselves",
     )
-
-
-class Attest(Settings):
-    """Which processes of this machine have an identity: all that is given must hold."""
-
-    account: Account = Field(alias="as", description="NAMESPACE/ACCOUNT that they have")
-    uid: Count | None = setting(None, "user id", ge=0)
-    gid: Count | None = setting(None, "group id", ge=0)
-    pid: Count | None = setting(None, "process id", ge=1)
-    cgroup: str = setting("", "pattern of the control group, for example */docker/4f5e*")
-    program: str = setting("", "pattern of the program's file, for example /usr/bin/envoy")
-    hint: str = setting("", "what the identity is for, told to programs that have several")
 
 
 class ControlListeners(Settings):

@@ -5,7 +5,7 @@ a new signing key sets off; what is sent then is made anew, so nothing depends o
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,10 +13,12 @@ from cryptography import x509
 from grpclib.const import Status
 
 from hbone.control.attest_process import Attestor
+from hbone.control.channel import ControlRefused
 from hbone.control.credentials import Credentials
 from hbone.control.jwt_svid import JwtKeys
 from hbone.control.renew import IdentityKeeper
 from hbone.control.rpc import Refusal
+from hbone.control.trust_resource import DomainTrust
 from hbone.errors import IdentityUnavailable
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.jwk import Jwk
@@ -32,6 +34,18 @@ class LocalTrust:
     bundle: TrustBundle
     crls: tuple[x509.CertificateRevocationList, ...] = ()
     jwt_keys: Mapping[TrustDomain, tuple[Jwk, ...]] = field(default_factory=dict[TrustDomain, tuple[Jwk, ...]])
+
+
+def local_trust(known: Sequence[DomainTrust]) -> LocalTrust:
+    """As processes take it: our own domain is the first; its lists only if every CA has one."""
+    now = known[0]
+    issuers = {certificate.subject for certificate in (*now.issuers, *now.roots)}
+    whole = issuers <= {crl.issuer for crl in now.crls}
+    return LocalTrust(
+        bundle=TrustBundle.union(one.bundle for one in known),
+        crls=now.crls if whole and now.revocations else (),
+        jwt_keys={domain: one.jwt_keys for one in known for domain in (one.domain, *one.aliases)},
+    )
 
 
 class Changes:
@@ -77,8 +91,12 @@ class LocalWorkloads:
         return self.keeper.on_rotation(lambda _identity, _credentials: self.changes.wake())
 
     async def credentials(self, identity: SpiffeId) -> Credentials:
-        """Raises Refusal (UNAVAILABLE) when there are none now."""
+        """Raises Refusal: UNAVAILABLE when there are none now, PERMISSION_DENIED when the CA says that we may not have
+        them."""
         try:
             return await self.keeper.get(identity)
         except IdentityUnavailable as error:
-            raise Refusal(Status.UNAVAILABLE, error.what, why=error.why, fix=error.fix) from error
+            cause = error.__cause__
+            denied = isinstance(cause, ControlRefused) and not cause.passing
+            code = Status.PERMISSION_DENIED if denied else Status.UNAVAILABLE
+            raise Refusal(code, error.what, why=error.why, fix=error.fix) from error

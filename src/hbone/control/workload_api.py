@@ -15,6 +15,7 @@ from grpclib.const import Status
 from grpclib.server import Stream
 
 from hbone.control.attest_process import Attested, Process
+from hbone.control.credentials import Credentials
 from hbone.control.jwt_svid import InvalidJwtSvid, JwtKeys, validate
 from hbone.control.local_workloads import LocalWorkloads
 from hbone.control.rpc import Refusal, answer, receive
@@ -108,8 +109,8 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
                 f"{SCHEME}{domain}": _der(roots) for domain, roots in trust.bundle.roots.items() if domain != own
             },
         )
-        for one in self._attested():
-            svid = (await self._workloads.credentials(one.identity)).svid
+        for one, credentials in await self._held(self._attested()):
+            svid = credentials.svid
             response.svids.append(
                 X509SVID(
                     spiffe_id=str(one.identity),
@@ -120,6 +121,19 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
                 )
             )
         return response
+
+    async def _held(self, attested: Sequence[Attested]) -> Sequence[tuple[Attested, Credentials]]:
+        """Those of a process's identities that the CA gives us; raises Refusal when it gives none."""
+        held: list[tuple[Attested, Credentials]] = []
+        refusals: list[Refusal] = []
+        for one in attested:
+            try:
+                held.append((one, await self._workloads.credentials(one.identity)))
+            except Refusal as refusal:
+                refusals.append(refusal)
+        if not held:
+            raise refusals[0]
+        return held
 
     async def _x509_bundles(self) -> Message:
         self._attested()

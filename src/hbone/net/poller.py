@@ -19,6 +19,7 @@ from typing import Final, Protocol
 _END: Final = 0x2000  # EPOLLRDHUP: the other end has closed its sending side
 READ: Final = 1 | _END  # EPOLLIN
 WRITE: Final = 4  # EPOLLOUT
+_NOT_READ: Final = ~READ
 BATCH: Final = 256  # events taken at once
 BUSY_EVENTS: Final = 4  # so many at once: more have come meanwhile
 BUSY_TURNS: Final = 8  # before the loop gets to its timers and tasks
@@ -175,7 +176,7 @@ class Poller:
                 if event != WRITE and (handler := readers.get(fd)) is not None:
                     self.ended = event & _END != 0
                     handler()
-                if event & ~READ and (handler := writers.get(fd)) is not None and fd not in gone:
+                if event & _NOT_READ and (handler := writers.get(fd)) is not None and fd not in gone:
                     handler()
             except Exception as error:
                 self._failed(error)

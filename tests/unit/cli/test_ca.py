@@ -4,18 +4,24 @@ import asyncio
 import json
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from hbone.cli.failures import main
+from hbone.control import federated_rows
 from hbone.control.cadir import load_or_create
-from hbone.control.caplane import CaPlace, CaPlane
+from hbone.control.caplane import DATABASE, CaPlace, CaPlane
+from hbone.control.federated_rows import BundleRow
 from hbone.control.issue import Issuer
 from hbone.control.local_ca import LocalCa
+from hbone.identity.bundle import BundleDocument
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.net.clock import SystemClock, system_rng
+from hbone.times import WallTime
+from tests.support.pki import SpiffeCA
 
 DOMAIN = TrustDomain("example.org")
 CART = SpiffeId.for_workload(DOMAIN, "shop", "cart")
@@ -154,6 +160,48 @@ def test_the_bundle_is_exported_in_three_forms(
     _, crl, _ = run(capsys, "ca", "export-bundle", "-o", "crl")
     lists = [x509.load_pem_x509_crl(f"{part}-----END X509 CRL-----".encode()) for part in _parts(crl)]
     assert [[f"{entry.serial_number:x}" for entry in one] for one in lists] == [[serials[0]], []]
+
+
+@pytest.mark.usefixtures("serials")
+def test_bundle_show_is_the_document_that_others_fetch(capsys: pytest.CaptureFixture[str]) -> None:
+    _, shown, _ = run(capsys, "bundle", "show", "-o", "spiffe")
+    assert shown == run(capsys, "ca", "export-bundle", "-o", "spiffe")[1]
+    document = BundleDocument.from_json(shown)
+    assert (len(document.roots), len(document.jwt_keys), document.sequence) == (1, 1, 1)
+    assert DOMAIN in run(capsys, "bundle", "show")[1]
+
+
+@pytest.mark.usefixtures("serials")
+def test_other_trust_domains_are_shown_with_number_and_age(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = SpiffeCA(name="their root").cert
+    bundles = {
+        "east.test": BundleDocument(roots=(root,), sequence=41),
+        "empty.test": BundleDocument(roots=()),
+    }
+    with closing(sqlite3.connect(state / DATABASE)) as database, database:
+        for name, document in bundles.items():
+            row = BundleRow(
+                domain=TrustDomain(name),
+                document=document.to_json(),
+                taken_at=WallTime(SystemClock().wall() - 3700),
+                file_sha256="",
+            )
+            federated_rows.put(database, row)
+    code, out, _ = run(capsys, "ca", "status")
+    assert code == 0
+    assert re.search(r"FEDERATED +BUNDLE +ROOTS +JWT KEYS +AGE +SEEN +NEXT LOOK +FROM", out)
+    assert re.search(r"east\.test +41 +1 +0 +1h1m", out)
+    assert re.search(r"empty\.test +without number +0 +0", out)
+    assert "the bundle of empty.test has no roots: nobody of that trust domain is accepted" in out
+    found = json.loads(run(capsys, "ca", "status", "-o", "json")[1])["federated"]
+    assert [(one["trust_domain"], one["roots"], one["error"]) for one in found] == [
+        ("east.test", 1, ""),
+        ("empty.test", 0, ""),
+    ]
+    assert found[0]["taken_at"].endswith("Z")
+    assert "their root" in run(capsys, "bundle", "show", "--trust-domain", "east.test")[1]
+    code, _, error = run(capsys, "bundle", "show", "--trust-domain", "west.test")
+    assert (code, "no bundle of trust domain west.test is known here" in error) == (2, True)
 
 
 def _parts(text: str) -> list[str]:

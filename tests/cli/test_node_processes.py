@@ -111,8 +111,9 @@ async def test_an_identity_that_leaves_the_node_is_taken_from_its_processes(mach
         await stream.send_message(X509SVIDRequest(), end=True)
         assert await identities(stream) == [CART]
         await asyncio.to_thread(machine.place, cart="vm-8")
+        assert await stream.recv_message() is None, "the stream has ended"
         with pytest.raises(GRPCError) as caught:
-            await stream.recv_message()
+            await stream.recv_trailing_metadata()
         assert caught.value.status is Status.PERMISSION_DENIED
         assert "no workload of" in str(caught.value.message)
 

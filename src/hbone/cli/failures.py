@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, cast
 
 import click
@@ -64,6 +65,7 @@ _OTHER: Final = _System("")
 
 def main(arguments: list[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Run the command line; the exit code. `arguments` None: those of the process."""
+    _fill_standard_streams()
     from hbone.cli.main import cli
 
     try:
@@ -78,6 +80,14 @@ def main(arguments: list[str] | None = None, environment: Mapping[str, str] = os
     except BaseException as error:
         return report(error, environment)
     return code if isinstance(code, int) else DONE  # what a command returns is its exit code
+
+
+def _fill_standard_streams() -> None:
+    """A caller may have closed them (`hbone … <&- >&-`). What is opened next would get their descriptors: a socket of
+    ours, and a stray line would be written to it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 -- for life
 
 
 def report(error: BaseException, environment: Mapping[str, str]) -> int:

@@ -1,23 +1,28 @@
 """A mesh gets another trust domain: by overlap, under traffic, with nothing restarted but the control plane."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from hbone.app.place import Place
 from hbone.app.tokens import Wanted, desk
 from hbone.config.refs import AccountRef
 from hbone.control.ca_client import CaClient
-from hbone.control.channel import ControlRefused
+from hbone.control.channel import ControlRefused, UnixEndpoint
 from hbone.control.join import Member, Membership, enrol
 from hbone.control.tokens import JoinToken
 from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from hbone.identity.verify import ForeignTrustDomain, PeerSide, verify_peer
 from hbone.net.clock import SystemClock
 from hbone.proto.admin_pb2 import RestoreRequest, RevokeRequest
+from hbone.proto.workloadapi_grpc import SpiffeWorkloadAPIStub
+from hbone.proto.workloadapi_pb2 import X509BundlesRequest
 from tests.support.camesh import CaMesh, Load, MeshNode, echo_app
 from tests.support.federated import Town
+from tests.support.pki import SpiffeCA
 
 OLD, NEW = TrustDomain("old.test"), TrustDomain("new.test")
 
@@ -129,6 +134,29 @@ async def test_those_who_federate_with_a_mesh_do_not_notice_that_it_is_renamed(t
             done = load.done
             await mesh.until(lambda: load.done > done + 20)
         assert load.failures == []
+
+
+async def test_processes_beside_a_node_are_told_whom_to_trust_through_a_rename(tmp_path: Path) -> None:
+    theirs, socket = tmp_path / "y.pem", tmp_path / "workload.sock"
+    theirs.write_bytes(SpiffeCA(name="y").cert.public_bytes(Encoding.PEM))
+    async with Town(tmp_path) as town:
+        mesh = await town.mesh(OLD, trust_domain_aliases=[NEW])
+        attest = [{"as": "web/web", "uid": os.geteuid()}]
+        await mesh.node("web/web", "127.0.94.2", workload_socket=socket, attest=attest)
+        partner = {"trust_domain": "y.test", "bundle": theirs}
+        await mesh.restart(trust_domain=NEW, trust_domain_aliases=[OLD], federation=[partner])
+        await all_current(mesh, 1)
+        channel = UnixEndpoint(socket).channel()
+        try:
+            stub = SpiffeWorkloadAPIStub(channel)
+            async with stub.FetchX509Bundles.open(metadata={"workload.spiffe.io": "true"}, timeout=10) as stream:
+                await stream.send_message(X509BundlesRequest(), end=True)
+                told = await stream.recv_message()
+                await stream.cancel()
+        finally:
+            channel.close()
+        assert told is not None
+        assert set(told.bundles) == {"spiffe://old.test", "spiffe://new.test", "spiffe://y.test"}
 
 
 async def test_a_stream_outlives_the_name_it_was_opened_under_and_its_tunnel_takes_no_new_one(tmp_path: Path) -> None:

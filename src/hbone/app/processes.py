@@ -54,7 +54,7 @@ class NodeProcesses:
 
     def trusted(self, domains: Sequence[DomainTrust]) -> None:
         """Whom the control plane says to trust, our own domain first."""
-        own = [one for one in domains if one.domain == self._workloads.trust_domain]
+        own = [one for one in domains if self._workloads.trust_domain in one.names]  # it may be renamed meanwhile
         self._known = (*own, *(one for one in domains if one not in own)) if own else ()
         self._workloads.changes.wake()
 

@@ -68,8 +68,8 @@ def test_help_opens_fast(sandbox: Sandbox) -> None:
 
 
 SLIPS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("get", "wrkloads"): ("there is no 'wrkloads' to get", "did you mean workloads?"),
-    ("get", "p"): ("there is no 'p' to get", "did you mean policies or process?"),
+    ("get", "wrkloads"): ("'wrkloads' is not one of workloads, services", "did you mean workloads?"),
+    ("get", "p"): ("'p' is not one of workloads, services", "did you mean policies or process?"),
     ("get",): ("missing argument 'WHAT'", "workloads, services, policies"),
     ("docter",): ("there is no command 'docter'", "did you mean doctor?"),
     ("forward", "9000:cart.shop:80"): ("missing option '--as'", "hbone forward --help"),

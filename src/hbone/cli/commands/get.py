@@ -40,8 +40,8 @@ class _Known(click.Choice[str]):
         from difflib import get_close_matches
 
         near = fitting or get_close_matches(str(value), known, n=1, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"
-        raise click.BadParameter(f"there is no {value!r} to get; {hint}", ctx, param)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(known)}{hint}", ctx, param)
 
 
 @click.command(epilog=_help())

@@ -235,7 +235,7 @@ def test_words_may_be_tags() -> None:
 
 def test_a_tag_with_a_value_is_no_word() -> None:
     (found,) = problems(f"workloads:\n- {SMALL % ', protocol: !HBONE {a: 1}'}")
-    assert found.startswith("local.yaml:2: workloads[0].protocol: Tagged")
+    assert found.startswith("local.yaml:2: workloads[0].protocol: !HBONE {'a': 1} is a tagged value")
 
 
 def test_our_own_keys_are_read_too() -> None:

@@ -1,10 +1,13 @@
 """What nodes enforce of policies as written (reference: istiod's compilation for ztunnel)."""
 
+from dataclasses import replace
+
 import pytest
 
+from hbone.addr import parse_ip
 from hbone.policy.compile import compile_policies, expand_principal, l7_names
 from hbone.policy.match import Layer
-from hbone.policy.model import Action, Authorization, Field, Form, MeshNames, Pattern, Scope
+from hbone.policy.model import Action, Authorization, Field, Form, MeshNames, Pattern, Request, Scope
 from tests.unit.policy.builders import WORKLOADS, allows, authorization, policies, question, world
 
 
@@ -154,6 +157,53 @@ def test_every_field_that_a_node_sees_is_enforced(rule: str, tunnelled: bool, pl
     assert (not allows(denying), not allows(denying, None)) == (tunnelled, plaintext)
     allowing = world(authorization("p", f"{{rules: [{rule}]}}"))
     assert (allows(allowing), allows(allowing, None)) == (tunnelled, plaintext)
+
+
+REQUEST = Request(
+    method="GET",
+    host="cart.shop",
+    path="/items/7",
+    headers={"x-version": "2"},
+    claims={"iss": "issuer", "sub": "ann", "aud": ["shop"], "azp": "app", "role": "admin"},
+    remote_ip=parse_ip("203.0.113.9"),
+)
+ASKS = [
+    # rule, and whether it fits the request
+    ("{to: [{operation: {methods: [GET]}}]}", True),
+    ("{to: [{operation: {notMethods: [GET]}}]}", False),
+    ("{to: [{operation: {notMethods: [PUT]}}]}", True),
+    ("{to: [{operation: {hosts: [CART.shop]}}]}", True),
+    ("{to: [{operation: {notHosts: [cart.shop]}}]}", False),
+    ("{to: [{operation: {paths: ['/items/*']}}]}", True),
+    ("{to: [{operation: {paths: ['/items/{*}']}}]}", True),
+    ("{to: [{operation: {notPaths: ['/items/{**}']}}]}", False),
+    ("{to: [{operation: {ports: ['8080'], methods: [PUT]}}]}", False),
+    ("{from: [{source: {remoteIpBlocks: [203.0.113.0/24]}}]}", True),
+    ("{from: [{source: {notRemoteIpBlocks: [203.0.113.9]}}]}", False),
+    ("{from: [{source: {requestPrincipals: [issuer/ann]}}]}", True),
+    ("{from: [{source: {notRequestPrincipals: ['*']}}]}", False),
+    ("{from: [{source: {requestPrincipals: ['*'], namespaces: [web]}}]}", True),
+    ("{when: [{key: 'request.headers[X-Version]', values: ['2']}]}", True),
+    ("{when: [{key: 'request.headers[x-version]', notValues: ['2']}]}", False),
+    ("{when: [{key: 'request.headers[x-none]', notValues: ['2']}]}", True),
+    ("{when: [{key: remote.ip, values: [203.0.113.9]}]}", True),
+    ("{when: [{key: request.auth.principal, values: ['issuer/*']}]}", True),
+    ("{when: [{key: request.auth.audiences, values: [shop]}]}", True),
+    ("{when: [{key: request.auth.audiences, values: [bank]}]}", False),
+    ("{when: [{key: request.auth.presenter, values: [app]}]}", True),
+    ("{when: [{key: 'request.auth.claims[role]', values: [admin]}]}", True),
+    ("{when: [{key: 'request.auth.claims[role]', notValues: [admin]}]}", False),
+    ("{when: [{key: connection.sni, values: [cart.example]}]}", True),
+    ("{when: [{key: connection.sni, values: [other.example]}]}", False),
+]
+
+
+@pytest.mark.parametrize(("rule", "fits"), ASKS, ids=[rule for rule, _ in ASKS])
+def test_every_field_of_requests_is_enforced_by_a_proxy_that_reads_them(rule: str, fits: bool) -> None:
+    for action, passes in (("ALLOW", fits), ("DENY", not fits)):
+        mesh = world(authorization("p", f"{{action: {action}, rules: [{rule}]}}"))
+        asked = replace(question(mesh, seen=REQUEST), sni="cart.example")
+        assert mesh.engine(Layer.L7).allows(mesh.facts(asked, Layer.L7)) is passes
 
 
 # trust domains

@@ -25,7 +25,7 @@ class OwnListeners:
         return cls(frozenset(SocketAddress(_ANY_V6, port) for port in ports))
 
     def take(self, ip: IpAddress, port: int) -> bool:
-        """Whether a connection to `ip` and `port` would end at one of them."""
+        """Whether a connection to `ip` and `port` would end at one of them, if `ip` is an address of this machine."""
         if port not in self._ports:
             return False
         found = (SocketAddress(one, port) in self.addresses for one in (ip, _ANY_V6))

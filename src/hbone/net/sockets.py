@@ -87,6 +87,18 @@ def local_address() -> IpAddress:
         return SocketAddress.of(probe.getsockname()).ip
 
 
+def is_own_address(ip: IpAddress) -> bool:
+    """Whether this machine has the address: the kernel reaches its own ones from themselves. Sends nothing."""
+    if ip.is_loopback:
+        return True
+    with socket.socket(family_of(ip), socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(ip), 9))
+            return SocketAddress.of(probe.getsockname()).ip == ip
+        except OSError:
+            return False  # no way there at all
+
+
 def family_of(ip: IpAddress) -> socket.AddressFamily:
     return socket.AF_INET6 if ip.version == 6 else socket.AF_INET
 

@@ -18,6 +18,7 @@ from hbone.discovery.request import OutboundContext
 from hbone.errors import ConnectionCut, ConnectRefused, HboneError, NoAnswer, NoRoute, TunnelFailure
 from hbone.net.h2link import H2Link
 from hbone.net.relay import SMALL_READ, StreamRelay
+from hbone.net.sockets import is_own_address
 from hbone.protocol.baggage import fresh_traceparent
 from hbone.protocol.codes import ErrorCode, code_name
 from hbone.protocol.connect import parse_response
@@ -118,6 +119,13 @@ class OutboundStream(StreamRelay):
 
     def _pass_through(self, plan: Passthrough) -> None:
         """Hand the socket over: no tunnel for this one."""
+        upstream = plan.upstream
+        if self._context.listeners.take(upstream.ip, upstream.port) and is_own_address(upstream.ip):
+            why = f"{upstream} is a listener of this proxy"  # whoever called that would be passed on to it again
+            self._give_up(
+                NoRoute("attempted recursive call to ourselves", why=why, fix="connect to the service itself")
+            )
+            return
         self._closed = True
         self._parties.dst = party_of(plan.destination, None)
         self._parties.dst_addr = text_of(plan.upstream)

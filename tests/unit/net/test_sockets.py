@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from hbone.addr import SocketAddress
+from hbone.addr import SocketAddress, parse_ip
 from hbone.errors import UsageError
 from hbone.net.sockets import (
     KeepAlive,
     bind_listener,
     bind_unix_listener,
     close_with_reset,
+    is_own_address,
+    local_address,
     local_of,
     original_destination,
     peer_of,
@@ -98,3 +100,15 @@ def test_a_connection_that_was_not_redirected_has_no_original_destination() -> N
 )
 def test_failed_connects_come_with_a_remedy(number: int, fix: str) -> None:
     assert fix in str(upstream_failure(number, SocketAddress.parse("10.0.0.1:80")))
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("192.0.2.1", False), ("2001:db8::1", False)],
+)
+def test_this_machine_knows_its_own_addresses(text: str, own: bool) -> None:
+    assert is_own_address(parse_ip(text)) is own
+
+
+def test_an_address_by_which_this_machine_reaches_others_is_its_own() -> None:
+    assert is_own_address(local_address())

@@ -71,7 +71,7 @@ def _found(policy: AuthorizationPolicy, kind: tuple[Level, str], says: Says, rul
 
 def _selected(world: World, policy: AuthorizationPolicy) -> list[Subject]:
     root = world.names.root_namespace
-    return [subject for subject in world.subjects if policy.selects(subject, root)]
+    return [subject for subject in world.within_reach(policy.namespace) if policy.selects(subject, root)]
 
 
 # policy by policy
@@ -159,13 +159,13 @@ def _whom(world: World, policy: AuthorizationPolicy) -> str:
 
 def _closed_ports(world: World) -> Iterator[Finding]:
     """Ports of workloads that some ALLOW policy closes to everybody."""
-    root = world.names.root_namespace
+    allowed_by: dict[int, list[AuthorizationPolicy]] = {}  # by id: endpoints of one entry share their name
+    for policy in world.policies.authorization:
+        if policy.action is Action.ALLOW and not policy.dry_run:
+            for subject in _selected(world, policy):
+                allowed_by.setdefault(id(subject), []).append(policy)
     for subject in world.subjects:
-        allowing = [
-            policy
-            for policy in world.policies.authorization
-            if policy.action is Action.ALLOW and not policy.dry_run and policy.selects(subject, root)
-        ]
+        allowing = allowed_by.get(id(subject), [])
         rules = [r for policy in allowing for rule in policy.rules if (r := without_requests(rule, Action.ALLOW))]
         for port in sorted(subject.ports) if rules else ():
             if not any(may_fit_port(rule, port) for rule in rules):

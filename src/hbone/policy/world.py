@@ -1,6 +1,6 @@
 """A mesh as policy sees it: the policies as written, the workloads, and questions about connections between them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -50,10 +50,12 @@ class World:
     _sides: dict[Layer, _Side] = field(default_factory=dict[Layer, _Side])
     _by_key: dict[str, Subject] = field(default_factory=dict[str, Subject])
     _by_ip: dict[IpAddress, Subject] = field(default_factory=dict[IpAddress, Subject])
+    _by_namespace: dict[str, list[Subject]] = field(default_factory=dict[str, list[Subject]])
 
     def __post_init__(self) -> None:
         for subject in self.subjects:
             self._by_key.setdefault(subject.key, subject)
+            self._by_namespace.setdefault(subject.namespace, []).append(subject)
             for ip in subject.addresses:
                 self._by_ip.setdefault(ip, subject)
 
@@ -72,6 +74,10 @@ class World:
     def find(self, key: str) -> Subject | None:
         """The workload called "namespace/name"."""
         return self._by_key.get(key)
+
+    def within_reach(self, namespace: str) -> Sequence[Subject]:
+        """The workloads that a policy of `namespace` may be for; its selector says for which of them it is."""
+        return self.subjects if namespace == self.names.root_namespace else self._by_namespace.get(namespace, ())
 
     def at(self, ip: IpAddress) -> Subject | None:
         return self._by_ip.get(ip)

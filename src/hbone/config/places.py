@@ -11,7 +11,10 @@ ROOT_STATE_DIR: Final = Path("/var/lib/hbone")
 
 
 def state_dir(environment: Mapping[str, str], *, uid: int, given: Path | None = None) -> Path:
-    """`given`, $HBONE_STATE_DIR, /var/lib/hbone for root, else $XDG_STATE_HOME/hbone (~/.local/state/hbone)."""
+    """`given`, $HBONE_STATE_DIR, /var/lib/hbone for root, else $XDG_STATE_HOME/hbone (~/.local/state/hbone).
+
+    Without a home (containers): directly in /tmp, whose sticky bit keeps others from putting theirs in its place.
+    """
     if given is not None:
         return given
     if chosen := environment.get(STATE_DIR_VARIABLE):
@@ -19,10 +22,10 @@ def state_dir(environment: Mapping[str, str], *, uid: int, given: Path | None = 
     if uid == 0:
         return ROOT_STATE_DIR
     base = environment.get("XDG_STATE_HOME", "")
-    # The XDG rule: a relative path there is to be ignored.
-    if not base.startswith("/"):
-        base = f"{environment.get('HOME') or '/tmp'}/.local/state"  # noqa: S108  # no home at all: containers
-    return Path(base) / "hbone"
+    if base.startswith("/"):  # the XDG rule: a relative path there is to be ignored
+        return Path(base) / "hbone"
+    home = environment.get("HOME")
+    return Path(home) / ".local/state/hbone" if home else Path(f"/tmp/hbone-{uid}")  # noqa: S108
 
 
 def control_socket(environment: Mapping[str, str], directory: Path) -> Path:

@@ -15,7 +15,7 @@ from hbone.config.places import control_socket, state_dir
         ({"HOME": "/home/ann", "XDG_STATE_HOME": "relative"}, 1000, "/home/ann/.local/state/hbone"),
         ({"HOME": "/root", "XDG_STATE_HOME": "/s"}, 0, "/var/lib/hbone"),
         ({"HBONE_STATE_DIR": "/x"}, 0, "/x"),
-        ({}, 1000, "/tmp/.local/state/hbone"),
+        ({}, 1000, "/tmp/hbone-1000"),
     ],
 )
 def test_the_state_directory_follows_the_xdg_rules(environment: dict[str, str], uid: int, expected: str) -> None:

@@ -148,3 +148,20 @@ def test_a_damaged_database_is_told_with_the_way_out_which_keeps_the_ca(sandbox:
     damaged.rename(sandbox.work / "damaged.db")
     up(sandbox)
     assert (sandbox.state / "ca" / "root-cert.pem").read_text() == root
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_unix_listener_goes_with_its_process_and_never_takes_a_files_place(sandbox: Sandbox, workers: str) -> None:
+    path = sandbox.work / "socks"
+    wanted = {"HBONE_SOCKS": f"unix:{path}", "HBONE_WORKERS": workers}
+    path.write_text("precious")
+    refused = sandbox.run("up", env=wanted)
+    refused.expect(2)
+    assert "it is no socket; choose another path" in refused.err
+    assert path.read_text() == "precious"
+    path.unlink()
+    mesh = sandbox.start("up", env=wanted)
+    mesh.wait_for("is up")
+    assert path.is_socket()
+    mesh.stop().expect(0)
+    assert not path.exists()

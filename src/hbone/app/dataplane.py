@@ -22,7 +22,7 @@ from hbone.app.options import (
     stand_in,
     tunnel_parts,
 )
-from hbone.config.listen import Listen
+from hbone.config.listen import Listen, UnixListen
 from hbone.config.model import Forward, NodeSettings
 from hbone.config.refs import AccountRef
 from hbone.discovery.inbound import InboundContext
@@ -36,7 +36,7 @@ from hbone.identity.bundle import TrustBundle
 from hbone.net import entry
 from hbone.net.listener import Listener
 from hbone.net.poller import Poller
-from hbone.net.sockets import bound_address, original_destination, peer_of
+from hbone.net.sockets import bound_address, original_destination, peer_of, remove_socket
 from hbone.net.tasks import Tasks
 from hbone.proxy.calls import Call, OutboundParts, answer_deadlines
 from hbone.proxy.halfclose import HalfCloses
@@ -79,6 +79,7 @@ class DataPlane:
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
+        self._unix: list[str] = []  # paths of ours
         self.local = local_workloads(settings, around.store, around.naming)
         parts = tunnel_parts(settings, around.clock, self._poller)
         self.links = parts.link
@@ -173,6 +174,8 @@ class DataPlane:
         for name, listen, accepted in named:
             if listen is not None:
                 self._bound.append((name, open_listener(listen, setting_of(name)), accepted))
+                if isinstance(listen, UnixListen):
+                    self._unix.append(listen.path)
 
     def start(self) -> None:
         """Begin to accept on what is bound."""
@@ -276,6 +279,9 @@ class DataPlane:
         for _, sock, _ in self._bound:
             sock.close()
         self._bound.clear()
+        for path in self._unix:
+            remove_socket(path)
+        self._unix.clear()
 
     async def drain(self, deadline_s: float) -> int:
         """Stop accepting, let what is open finish until the deadline, cut the rest; how many were cut."""

@@ -1,7 +1,6 @@
 """What a node shows its operator, and the listeners that it shows it on."""
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -21,6 +20,7 @@ from hbone.control.renewals import IdentityView, State
 from hbone.discovery.directory import Directory
 from hbone.discovery.model import Workload
 from hbone.identity.bundle import TrustBundle
+from hbone.net.sockets import remove_socket
 from hbone.proxy.served import LocalWorkloads
 from hbone.telemetry.metrics import Metrics
 from hbone.telemetry.views import (
@@ -230,10 +230,7 @@ class Windows:
 
     def _unlink(self) -> None:
         for path in self._unix:
-            try:
-                os.unlink(path)  # noqa: PTH108
-            except OSError:
-                pass  # somebody tidied up
+            remove_socket(path)
         self._unix.clear()
 
 

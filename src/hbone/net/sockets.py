@@ -6,6 +6,7 @@ All sockets of the data path are plain non-blocking ones; the event loop only sa
 import errno
 import os
 import socket
+import stat
 import struct
 from dataclasses import dataclass
 from typing import cast
@@ -146,19 +147,9 @@ def bind_listener(address: SocketAddress, *, backlog: int = 4096, reuse_port: bo
 
 
 def bind_unix_listener(path: str, *, backlog: int = 4096, mode: int = 0o600) -> socket.socket:
-    """A listening Unix socket; a stale file of that name is replaced, a live one is an error."""
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(path)
-    except OSError as error:
-        if error.errno == errno.ECONNREFUSED:
-            os.unlink(path)  # noqa: PTH108 -- nobody listens there any more
-    else:
-        raise UsageError(
-            f"cannot listen on {path}", why="another process listens there", fix="stop it, or choose another path"
-        )
-    finally:
-        probe.close()
+    """A listening Unix socket; a stale one of that name is replaced. Raises UsageError: also where one is alive, and
+    where something else has the name."""
+    _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old = os.umask(0o777 & ~mode)
     try:
@@ -167,10 +158,57 @@ def bind_unix_listener(path: str, *, backlog: int = 4096, mode: int = 0o600) -> 
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise bind_failure(path, error) from error
+        raise _unix_failure(path, error) from error
     finally:
         os.umask(old)
     return sock
+
+
+def remove_socket(path: str) -> None:
+    """The name of a Unix socket of ours that nobody is to find any more. Harmless when somebody tidied up."""
+    try:
+        os.unlink(path)  # noqa: PTH108
+    except OSError:
+        pass
+
+
+def _remove_stale(path: str) -> None:
+    """Take away a socket that nobody listens on any more, and nothing else."""
+    try:
+        found = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+    except OSError:  # nothing there; or nothing for us to see, which binding tells better
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise UsageError(
+            f"cannot listen on {path}",
+            why="something else has that name, and it is no socket",
+            fix="choose another path, or move it away",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                try:
+                    os.unlink(path)  # noqa: PTH108
+                except OSError as denied:
+                    raise _unix_failure(path, denied) from denied
+            return
+    raise UsageError(
+        f"cannot listen on {path}", why="another process listens there", fix="stop it, or choose another path"
+    )
+
+
+def _unix_failure(path: str, error: OSError) -> UsageError:
+    fixes = {
+        errno.EACCES: "choose a directory that this user may write to",
+        errno.ENOENT: "create the directory first",
+        errno.EADDRINUSE: "stop the process that listens there, or choose another path",
+    }
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return UsageError(
+        f"cannot listen on {path}", why=why.lower(), fix=fixes.get(error.errno or 0, ""), errno=error.errno
+    )
 
 
 def bind_failure(place: str, error: OSError) -> HboneError:
@@ -179,7 +217,6 @@ def bind_failure(place: str, error: OSError) -> HboneError:
         errno.EADDRINUSE: f"stop the process that listens on {place} (ss -ltnp shows it), or choose another port",
         errno.EACCES: "choose a port above 1023, or allow this one (sysctl net.ipv4.ip_unprivileged_port_start)",
         errno.EADDRNOTAVAIL: "use an address that this machine has (ip addr shows them; 127.0.0.0/8 is always there)",
-        errno.ENOENT: "create the directory first",
     }
     return UsageError(
         f"cannot listen on {place}",

@@ -1,4 +1,5 @@
 import errno
+import os
 import socket
 import stat
 from pathlib import Path
@@ -80,6 +81,32 @@ def test_a_unix_listener_is_for_its_owner_and_replaces_only_what_is_dead(tmp_pat
     bind_unix_listener(path).close()
     with pytest.raises(UsageError, match="create the directory first"):
         bind_unix_listener(str(tmp_path / "missing" / "sock"))
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link to a file", "link to nowhere"])
+def test_what_is_no_socket_is_never_replaced_by_one(tmp_path: Path, kind: str) -> None:
+    path, precious = tmp_path / "place", tmp_path / "precious"
+    precious.write_text("precious")
+    match kind:
+        case "file":
+            path.write_text("precious")
+        case "directory":
+            path.mkdir()
+        case "link to a file":
+            path.symlink_to(precious)
+        case _:
+            path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="it is no socket; choose another path"):
+        bind_unix_listener(str(path))
+    assert precious.read_text() == "precious"
+    assert path.is_symlink() or path.is_dir() or path.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_is_not_ours_to_write_to_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="permission denied; choose a directory that this user may write to"):
+        bind_unix_listener(str(tmp_path / "sock"))
 
 
 def test_a_connection_that_was_not_redirected_has_no_original_destination() -> None:

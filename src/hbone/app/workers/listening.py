@@ -5,7 +5,6 @@ the sockets by a hash of its addresses, and each has a queue of its own. A worke
 successor. A Unix socket, and a descriptor that somebody handed to us, exist once: all workers accept from it.
 """
 
-import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from hbone.app.options import ListenerFailed, open_listener
 from hbone.config.listen import InheritedListen, Listen, TcpListen, UnixListen
 from hbone.config.model import NodeSettings
 from hbone.errors import UsageError
-from hbone.net.sockets import bind_listener, bound_address
+from hbone.net.sockets import bind_listener, bound_address, remove_socket
 from hbone.telemetry.views import ListenerView
 
 AGENTS: Final = frozenset({"admin", "readiness", "metrics"})
@@ -128,12 +127,5 @@ class Listening:
                 if sock is not None:
                     sock.close()
             if listener.unix_path:
-                _unlink(listener.unix_path)
+                remove_socket(listener.unix_path)
         self._listeners.clear()
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)  # noqa: PTH108
-    except OSError:
-        pass  # somebody tidied up

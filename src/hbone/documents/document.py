@@ -6,7 +6,7 @@ are not; a repeated key is an error. Local tags (`!Exact x`) become `Tagged`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
@@ -32,6 +32,9 @@ _WORDS: Final[Mapping[str, bool | None]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_FIRST: Final = frozenset("+-.0123456789~ntfNTF")
+"""How an unquoted scalar begins that may be something else than text."""
+
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -121,8 +124,7 @@ def read_documents(file: str, text: str | bytes, problems: list[Problem]) -> tup
         plain = decoded(file, text)
         reader = _Reader(file, problems)
         try:
-            for event in yaml.parse(plain, Loader=_LOADER):
-                reader.take(event)
+            reader.read(_LOADER(plain))
         except yaml.YAMLError as error:
             problems.append(_syntax_problem(file, plain, error))
         return tuple(reader.documents)
@@ -205,24 +207,49 @@ class _Reader:
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Value, int]] = {}
         self._pending: set[str] = set()
+        self._taken: dict[type[object], Callable[[Any, int], None]] = {
+            yaml.ScalarEvent: self._taken_scalar,
+            yaml.MappingStartEvent: self._taken_mapping,
+            yaml.SequenceStartEvent: self._taken_sequence,
+            yaml.MappingEndEvent: self._taken_end,
+            yaml.SequenceEndEvent: self._taken_end,
+            yaml.AliasEvent: self._taken_alias,
+            yaml.DocumentStartEvent: self._taken_document,
+        }
 
-    def take(self, event: Any) -> None:  # Any: PyYAML's events have no types
-        line: int = event.start_mark.line + 1
-        match event:
-            case yaml.ScalarEvent():
-                self._value(self._scalar(event, line), line, 1, event.anchor)
-            case yaml.MappingStartEvent():
-                self._open(Object(line), event, line)
-            case yaml.SequenceStartEvent():
-                self._open(Array(line), event, line)
-            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                self._close()
-            case yaml.AliasEvent():
-                self._alias(event.anchor or "", line)
-            case yaml.DocumentStartEvent():
-                self._anchors.clear()
-            case _:
-                pass
+    def read(self, loader: Any) -> None:  # Any: PyYAML's loaders and events have no types
+        """All events of a text. A table by the event's class costs half of what `match` does: half of all time goes
+        into the reading of large files."""
+        event_of, taken = loader.get_event, self._taken
+        try:
+            while (event := event_of()) is not None:
+                kind: type[object] = event.__class__
+                take = taken.get(kind)
+                if take is not None:
+                    take(event, event.start_mark.line + 1)
+        finally:
+            loader.dispose()
+
+    def _taken_scalar(self, event: Any, line: int) -> None:
+        if event.tag is None and event.implicit[0]:
+            self._value(_resolved(event.value), line, 1, event.anchor)
+        else:
+            self._value(self._scalar(event, line), line, 1, event.anchor)
+
+    def _taken_mapping(self, event: Any, line: int) -> None:
+        self._open(Object(line), event, line)
+
+    def _taken_sequence(self, event: Any, line: int) -> None:
+        self._open(Array(line), event, line)
+
+    def _taken_end(self, _event: Any, _line: int) -> None:
+        self._close()
+
+    def _taken_alias(self, event: Any, line: int) -> None:
+        self._alias(event.anchor or "", line)
+
+    def _taken_document(self, _event: Any, _line: int) -> None:
+        self._anchors.clear()
 
     def _fail(self, what: str, fix: str, line: int) -> InvalidConfiguration:
         return InvalidConfiguration([Problem(what=what, fix=fix, file=self._file, line=line)])
@@ -298,8 +325,6 @@ class _Reader:
             tag = self._local_tag(cast("str", event.tag), line)
             value = text if event.style else _resolved(text)
             return value if tag is None else Tagged(tag, value)
-        if event.tag is None and event.implicit[0]:
-            return _resolved(text)
         return text
 
     def _local_tag(self, tag: str, line: int) -> str | None:
@@ -322,6 +347,8 @@ def _merged(value: "Value") -> list[Object] | None:
 
 def _resolved(text: str) -> "Value":
     """The value of an unquoted scalar."""
+    if text and text[0] not in _FIRST:  # most are words
+        return text
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):

@@ -7,6 +7,7 @@ async with CaMesh(tmp_path) as mesh:
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -122,6 +123,7 @@ class CaMesh:
         return await self.admin.rotate_root(RotateRootRequest(action=action))
 
     async def __aenter__(self) -> Self:
+        self._levels = {name: logging.getLogger(name).level for name in _LOGGERS}
         await self.start()
         return self
 
@@ -130,6 +132,11 @@ class CaMesh:
             await node.stop()
         if self.up:
             await self.stop()
+        for name, level in self._levels.items():  # each node restores what it found, and not in reverse order
+            logging.getLogger(name).setLevel(level)
+
+
+_LOGGERS = ("", "hbone")
 
 
 class MeshNode:

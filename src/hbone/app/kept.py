@@ -12,6 +12,7 @@ import logging
 import pickle
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -70,7 +71,9 @@ class Kept(Generic[T]):
             return
         key, value = waiting
         try:
-            write_whole(self._path, key + pickle.dumps(value, pickle.HIGHEST_PROTOCOL), 0o600)
+            content = io.BytesIO()
+            _Writer(content, pickle.HIGHEST_PROTOCOL).dump(value)
+            write_whole(self._path, key + content.getvalue(), 0o600)
         except OSError as error:
             log.warning("manifests not kept", extra={"path": str(self._path), "why": error.strerror or str(error)})
 
@@ -109,6 +112,13 @@ def collector_off() -> Generator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+class _Writer(pickle.Pickler):
+    """Members of enumerations by their values: Python 3.11.0 to 3.11.3 would name `getattr`, which no reader takes."""
+
+    def reducer_override(self, obj: object, /) -> Any:
+        return (type(obj), (obj.value,)) if isinstance(obj, Enum) else NotImplemented
 
 
 class _Reader(pickle.Unpickler):

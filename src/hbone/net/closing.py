@@ -2,8 +2,9 @@
 
 Closing a socket with bytes unread makes the kernel send a reset, which throws away whatever of ours is still on its
 way: the last bytes of a transfer, or the reply that says why there is no connection. So our side is shut down, what
-the other end still says is read and dropped, and the socket is closed when that ends, or when the other end's kernel
-has acknowledged our end and with it everything before, or after a while.
+the other end still says is read and dropped, and the socket is closed when that ends, or a moment after the other
+end's kernel has acknowledged our end and with it everything before, or after a while. A moment after, since the kernel
+is not yet the program: OpenSSL reads nothing any more once a write of its own has met our reset.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from hbone.net.members import Members
 from hbone.net.poller import Poller
 
 _PIECE: Final = 65_536
+_HEARD_S: Final = 0.1  # from the other kernel's acknowledgement until its program has read, if it means to
 _FIN_WAIT_2: Final = 5  # tcpi_state (linux/tcp_states.h)
 
 
@@ -64,7 +66,7 @@ class Closing:
 class _Last:
     """One socket."""
 
-    __slots__ = ("_dropped", "_fd", "_others", "_patience", "_poller", "_sock", "_timer")
+    __slots__ = ("_dropped", "_fd", "_heard", "_others", "_patience", "_poller", "_sock", "_timer")
 
     def __init__(self, poller: Poller, sock: socket.socket, others: "Members[_Last]", patience: Patience) -> None:
         self._poller = poller
@@ -74,6 +76,7 @@ class _Last:
         self._patience = patience
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._heard = False
 
     def start(self) -> None:
         self._others.add(self)
@@ -88,8 +91,13 @@ class _Last:
         except OSError:
             n = 0
         self._dropped += n
-        if n == 0 or self._dropped > self._patience.max_bytes or _is_acknowledged(self._sock):
+        if n == 0 or self._dropped > self._patience.max_bytes:
             self.close()
+        elif not self._heard and _is_acknowledged(self._sock):
+            self._heard = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._poller.loop.call_later(min(_HEARD_S, self._patience.time_s), self.close)
 
     def close(self) -> None:
         if self._timer is not None:

@@ -35,6 +35,7 @@ MANY: Final = 200
 BULK_MIB: Final = 256
 ROTATION_LIMIT_S: Final = 14.0
 CLIENT_ID, API_ID = "spiffe://cluster.local/ns/web/sa/client", "spiffe://cluster.local/ns/shop/sa/api"
+JOB_ID = "spiffe://cluster.local/ns/batch/sa/job"
 
 
 class ClaimFailed(HboneError):
@@ -287,6 +288,36 @@ async def rotation_loses_nothing(stage: Stage) -> Evidence:
     ])  # fmt: skip
 
 
+async def the_revoked_are_cut_off(stage: Stage) -> Evidence:
+    """An identity is revoked while it has a connection open: that ends, and no new one comes; others go on."""
+    job, web = stage.job(), stage.client()
+    with ExitStack() as stack:
+        held = stack.enter_context(await asyncio.to_thread(job.connect, API_HOST, 80))
+        held.settimeout(5)
+        kept = stack.enter_context(await asyncio.to_thread(web.connect, ECHO_HOST, 7))
+        before = len(stage.node_b.lines())
+        started = time.monotonic()
+        await stage.control.ca.revoke(SpiffeId.parse(JOB_ID), "keyCompromise")
+        ended = await asyncio.to_thread(_ending_of, held)
+        seconds = time.monotonic() - started
+        _require(ended == "reset", "the open connection of the revoked identity was not cut", ended)
+        _require(
+            await asyncio.to_thread(_try_get, job, API_HOST, 80) is None, "the revoked identity still gets through"
+        )
+        kept.settimeout(5)
+        kept.sendall(b"still here")
+        alive = await asyncio.to_thread(kept.recv, 64)
+        _require(alive == b"still here", "the connection of web/client was cut too")
+        line = await stage.wait_access(stage.node_b, "batch/sa/job", "error=", after=before)
+    return Evidence(
+        [
+            f"{JOB_ID} was revoked: its open connection was reset {seconds:.1f} s later",
+            "no new one of batch/job comes through; the one of web/client went on",
+        ],
+        [f"node b: {_excerpt(line, ('src.identity', 'error'))}"],
+    )
+
+
 def serials(journal: Path) -> dict[str, list[str]]:
     """The serial numbers that were issued, by identity, in order; from the control plane's journal."""
     found: dict[str, list[str]] = {}
@@ -349,5 +380,6 @@ CLAIMS: Final = (
     ("Policy decides, also about what is open", policy_decides),
     ("Strangers are turned away", strangers_are_turned_away),
     ("Certificates rotate under traffic", rotation_loses_nothing),
+    ("Who is revoked is cut off", the_revoked_are_cut_off),
     ("It is fast, and follows the manifests", it_is_fast),
 )

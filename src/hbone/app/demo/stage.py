@@ -7,6 +7,7 @@ shop/echo    127.10.0.13, a TCP echo
 """
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -97,6 +98,8 @@ class Stage:
         await self._undo.aclose()
 
     async def _put_up(self) -> None:
+        # the control plane in this process would warn of what the demo does on purpose: the account says it already
+        logging.getLogger("hbone").addHandler(logging.NullHandler())
         enter = self._undo.enter_context
         self.directory = Path(enter(tempfile.TemporaryDirectory(prefix="hbone-demo-")))
         self._guard = enter(Guard(self.directory))

@@ -65,6 +65,7 @@ async def test_c3_while_the_ca_is_away_the_gauge_falls_and_the_operator_is_warne
         await mesh.node("shop/b", "127.0.2.1")
         a = await mesh.node("web/a", "127.0.2.2", to=str(app.address), listeners=listeners("127.0.2.2"))
         async with Load(a) as load:
+            await mesh.until(lambda: load.done > 0)
             await mesh.stop()
             first = await expiry_s(a)
             assert TTL_S - 3 < first <= TTL_S

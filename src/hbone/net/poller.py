@@ -165,6 +165,10 @@ class Poller:
                     break
         finally:
             self.in_turn = False
+            # asked for while the end was under way: no event of a socket need ever follow
+            left, self._ends = self._ends, []
+            for handler in left:
+                self.loop.call_soon(handler)
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         readers, writers, gone = self._readers, self._writers, self._gone

@@ -226,6 +226,26 @@ async def test_what_is_left_for_the_end_comes_after_all_that_was_ready(poller: P
         far.close()
 
 
+async def test_what_is_asked_for_at_the_end_of_a_turn_needs_no_further_event(poller: Poller) -> None:
+    near, far = tcp_pair()
+    order: list[str] = []
+
+    def first() -> None:
+        order.append("first")
+        poller.at_end(lambda: order.append("second"))
+
+    def on_readable() -> None:
+        near.recv(1)
+        poller.at_end(first)
+
+    poller.add_reader(near.fileno(), on_readable)
+    far.send(b"x")
+    await eventually(lambda: order == ["first", "second"])
+    poller.forget(near.fileno())
+    near.close()
+    far.close()
+
+
 async def test_while_much_is_ready_the_loop_still_gets_its_turns(poller: Poller) -> None:
     pairs = [tcp_pair() for _ in range(BUSY_EVENTS)]
     for near, far in pairs:

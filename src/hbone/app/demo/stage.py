@@ -99,7 +99,9 @@ class Stage:
 
     async def _put_up(self) -> None:
         # the control plane in this process would warn of what the demo does on purpose: the account says it already
-        logging.getLogger("hbone").addHandler(logging.NullHandler())
+        quiet, logger = logging.NullHandler(), logging.getLogger("hbone")
+        logger.addHandler(quiet)
+        self._undo.callback(logger.removeHandler, quiet)
         enter = self._undo.enter_context
         self.directory = Path(enter(tempfile.TemporaryDirectory(prefix="hbone-demo-")))
         self._guard = enter(Guard(self.directory))

@@ -33,6 +33,11 @@ class Reuse(Enum):
     KEPT = "keepalive"
     NEVER = "connect"
 
+    def title(self, connections: int) -> str:
+        """The load in words."""
+        what = "kept connections" if self is Reuse.KEPT else "a connection per request"
+        return f"HTTP, {what}, {connections} at a time"
+
 
 def _rate(label: str, unit: str) -> Figure:
     return Figure(name="rate", label=label, unit=unit, better=Better.HIGHER, digits=0)
@@ -62,8 +67,7 @@ class Http:
 
     @property
     def title(self) -> str:
-        what = "HTTP, kept connections" if self.reuse is Reuse.KEPT else "HTTP, a connection per request"
-        return f"{what}, {self.connections} at a time"
+        return self.reuse.title(self.connections)
 
     @property
     def figures(self) -> tuple[Figure, ...]:

@@ -48,8 +48,7 @@ class PoliciesInForce:
 
     @property
     def title(self) -> str:
-        what = "kept connections" if self.reuse is Reuse.KEPT else "a connection per request"
-        return f"{POLICIES} policies in force: HTTP, {what}, {self.connections} at a time"
+        return f"{POLICIES} policies in force: {self.reuse.title(self.connections)}"
 
     def measure(self, ground: Ground, part: Slice) -> Mapping[str, float]:
         with ExitStack() as ending:

@@ -45,8 +45,7 @@ class Reload:
 
     @property
     def title(self) -> str:
-        what = "kept connections" if self.reuse is Reuse.KEPT else "a connection per request"
-        return f"the mesh changes all the time: HTTP, {what}, {self.connections} at a time"
+        return f"the mesh changes all the time: {self.reuse.title(self.connections)}"
 
     def measure(self, ground: Ground, part: Slice) -> Mapping[str, float]:
         lane = HbonePair(key=self.key, policies=1).open(ground)

@@ -5,12 +5,13 @@ wherever an address is built, so that one peer has one spelling everywhere (ztun
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
 
 from hbone.errors import PeerViolation
+from hbone.values import dataclass
 
 IpAddress = IPv4Address | IPv6Address
 

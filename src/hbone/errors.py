@@ -12,8 +12,9 @@ and `PeerViolation` (the other end of a connection did). Neither may ever print 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from hbone.values import dataclass
 
 
 class HboneError(Exception):

@@ -5,7 +5,6 @@ What changes the process is a POST and says so.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
@@ -21,6 +20,7 @@ from hbone.admin.routes import POST, READ, Endpoint, Route, Routes
 from hbone.admin.source import AdminSource, Levels
 from hbone.config.levels import InvalidLevel
 from hbone.telemetry.views import ConnectionView, TunnelView
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,13 @@ orjson writes dataclasses in the order of their fields, slotted ones too.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 import orjson
 
 from hbone.admin.messages import JSON, Answer, Layout
+from hbone.values import dataclass
 
 SLICE: Final = 100  # entries a piece: about a millisecond of work
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS  # ports are numbers

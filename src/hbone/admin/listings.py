@@ -3,7 +3,6 @@
 Imports nothing that costs: the command line reads it for its help.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -18,6 +17,7 @@ from hbone.telemetry.views import (
     TunnelView,
     WorkloadView,
 )
+from hbone.values import dataclass
 
 
 class Form(Enum):

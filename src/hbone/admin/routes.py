@@ -1,11 +1,11 @@
 """From a request to the row that answers it."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Generic, TypeVar
 
 from hbone.admin.messages import Answer, Request, text_answer
+from hbone.values import dataclass
 
 READ: Final = ("GET", "HEAD")
 GET_ONLY: Final = ("GET",)

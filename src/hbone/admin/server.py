@@ -9,7 +9,6 @@ stack is imported when the first one opens: a process without them does not pay 
 """
 
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hbone.addr import SocketAddress
@@ -18,6 +17,7 @@ from hbone.admin.probes import METRICS, Pending, metrics_routes, readiness_route
 from hbone.admin.routes import Before, Routes
 from hbone.errors import UsageError
 from hbone.telemetry.metrics import Metrics
+from hbone.values import dataclass
 
 if TYPE_CHECKING:
     from hbone.admin.http import HttpServer

@@ -2,13 +2,13 @@
 who the node says it is."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hbone.config.model import NodeSettings
 from hbone.control.channel import Endpoint
 from hbone.control.tls_endpoint import BearerToken, Roots, TlsEndpoint, parse_control_address
+from hbone.values import dataclass
 
 IN_CLUSTER: Final = "istiod.istio-system.svc:15012"
 

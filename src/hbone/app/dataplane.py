@@ -8,7 +8,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from hbone.addr import Authority, SocketAddress
 from hbone.app.identities import TlsIdentities
@@ -52,6 +52,7 @@ from hbone.proxy.tunnel import TunnelParts
 from hbone.telemetry.access import AccessLog
 from hbone.telemetry.views import ConnectionView, ListenerView, TunnelView
 from hbone.times import Clock, Instant
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

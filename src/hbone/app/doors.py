@@ -6,7 +6,6 @@ Made before the server, which is given `callers`, `tokens` and `local`; `open` t
 import logging
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
@@ -41,6 +40,7 @@ from hbone.control.unixsocket import EVERYONE, ControlSocket
 from hbone.control.workload_server import LocalServices, WorkloadServer
 from hbone.errors import UsageError
 from hbone.net.sockets import bound_address, local_address
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

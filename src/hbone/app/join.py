@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any, Final
 
 from hbone.addr import Authority, IpAddress, SocketAddress
@@ -32,6 +31,7 @@ from hbone.discovery.store import Store
 from hbone.errors import HboneError, Unreachable, UsageError
 from hbone.net.clock import SystemClock, system_rng
 from hbone.telemetry.log import Logs
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.node")
 

@@ -1,7 +1,7 @@
 """What a node stands on, gathered from its settings: who issues its certificates, and who tells it the mesh."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from hbone.app.options import mesh_names
@@ -19,6 +19,7 @@ from hbone.errors import UsageError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.clock import SystemClock, system_rng
+from hbone.values import dataclass
 
 if TYPE_CHECKING:
     from hbone.control.channel import Endpoint

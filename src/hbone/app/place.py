@@ -1,10 +1,10 @@
 """Where a process stands on its machine."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from hbone.config.places import control_socket, state_dir
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from hbone.errors import UsageError
 from hbone.net.clock import system_rng
 from hbone.policy.model import Action, Destination
 from hbone.telemetry.log import Logs
+from hbone.values import dataclass
 
 Say = Callable[[list[str]], None]
 

@@ -8,7 +8,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from hbone.net.tasks import Tasks
 from hbone.policy.compile import compile_policies
 from hbone.policy.localform import parse_local_policies
 from hbone.policy.model import Authorization, MeshNames
+from hbone.values import dataclass
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024

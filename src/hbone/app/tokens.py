@@ -1,7 +1,6 @@
 """Asking the control plane of this machine for join tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hbone.app.place import Place
 from hbone.config.refs import AccountRef, WorkloadRef
@@ -15,6 +14,7 @@ from hbone.proto.tokens_pb2 import (
     RevokeTokenRequest,
     TokenView,
 )
+from hbone.values import dataclass
 
 _TIMEOUT_S = 20.0
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from hbone.app.control import Control
@@ -18,6 +17,7 @@ from hbone.control.local_ca import LocalCa
 from hbone.discovery.store import Source
 from hbone.identity.spiffe import SpiffeId
 from hbone.telemetry.log import Logs
+from hbone.values import dataclass
 
 if TYPE_CHECKING:
     from hbone.app.workers.agent import Agent

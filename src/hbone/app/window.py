@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -35,6 +34,7 @@ from hbone.telemetry.views import (
     WorkloadView,
 )
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 if TYPE_CHECKING:
     from hbone.admin.http import HttpServer

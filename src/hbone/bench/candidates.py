@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -25,6 +24,7 @@ from hbone.bench.processes import Processes, Started
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import ENVOY
 from hbone.errors import UsageError
+from hbone.values import dataclass
 
 READY_LIMIT_S = 20.0
 PROBE_LIMIT_S = 0.5

@@ -8,13 +8,13 @@ one machine need `--disable-hot-restart`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from hbone.addr import SocketAddress
 from hbone.bench.pki import TRUST_DOMAIN, Identity
 from hbone.bench.tools import ENVOY
 from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.values import dataclass
 
 Json = dict[str, object]
 

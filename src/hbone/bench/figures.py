@@ -1,7 +1,6 @@
 """What a workload is, what it measures, and what it is given to do so."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from hbone.addr import SocketAddress
@@ -11,6 +10,7 @@ from hbone.bench.processes import Processes, Started
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import Tool
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hbone.bench.tools import TOOLS
+from hbone.values import dataclass
 
 PACKAGES = ("hbone", "pyopenssl", "cryptography", "uvloop", "hpack")
 

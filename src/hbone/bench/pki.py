@@ -6,7 +6,6 @@ that Istio uses for a plugged-in CA, and issues its own leaves.
 
 import random
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,6 +16,7 @@ from hbone.ca.profile import new_serial
 from hbone.identity.spiffe import SpiffeId, TrustDomain, parse_trust_domain
 from hbone.identity.svid import X509Svid
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 LIFE_S = 86_400.0
 TRUST_DOMAIN = parse_trust_domain("cluster.local")

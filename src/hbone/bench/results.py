@@ -1,11 +1,12 @@
 """What a run found, and what follows from it; also as JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hbone.bench.figures import Figure, Slice
 from hbone.bench.machine import Machine
 from hbone.bench.statistics import Ratio, Summary, ratio, summary
+from hbone.values import dataclass
 
 SCHEMA = 1
 DIRECT = "direct"

@@ -8,7 +8,6 @@ round, in the column of the first hbone.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hbone.bench.procfs import forget_peak
 from hbone.bench.results import OURS, Results, Row
 from hbone.bench.solo import Solo
 from hbone.bench.targets import Targets
+from hbone.values import dataclass
 
 Progress = Callable[[str], None]
 RowKey = tuple[str, str]

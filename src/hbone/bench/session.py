@@ -6,7 +6,6 @@ import random
 import resource
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hbone.bench.candidates import Candidate, candidates_named
@@ -18,6 +17,7 @@ from hbone.bench.runner import Plan, Progress, Run
 from hbone.bench.solo import Solo
 from hbone.bench.workloads.catalogue import chosen
 from hbone.errors import UsageError
+from hbone.values import dataclass
 
 WANTED_DESCRIPTORS = 65_536  # 20,000 streams need as many in each process
 

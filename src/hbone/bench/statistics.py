@@ -6,9 +6,10 @@ medians would compare different minutes. A sample that failed is None and drops 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from statistics import median
+
+from hbone.values import dataclass
 
 Samples = Sequence[float | None]
 

@@ -5,9 +5,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from hbone.values import dataclass
 
 VERSION_LIMIT_S = 10.0
 

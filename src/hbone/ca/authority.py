@@ -1,6 +1,6 @@
 """The authority itself: a signing certificate with its key, what lies between it and the roots, and the roots."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Self
 
@@ -24,6 +24,7 @@ from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from hbone.identity.svid import PrivateKey, PublicKey, is_issued_by, key_der, public_der, wall_time
 from hbone.times import Rng, WallTime
+from hbone.values import dataclass
 
 
 class AuthorityEnded(HboneError):

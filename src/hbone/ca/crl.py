@@ -1,7 +1,6 @@
 """Certificate revocation lists (RFC 5280 §5): one for each authority, signed by it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -10,6 +9,7 @@ from hbone.ca.profile import CLOCK_SKEW_S, authority_key_of, digest_for
 from hbone.errors import HboneError
 from hbone.identity.svid import PrivateKey
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 LIFETIME_S = 7 * 86400.0  # nextUpdate; a new one is signed at half of it, and at each revocation
 

@@ -13,7 +13,7 @@ the states, so there is nothing else to keep in step. Nothing but `retire` takes
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import Final, Self
 
@@ -24,6 +24,7 @@ from hbone.errors import UsageError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.svid import wall_time
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 
 class State(Enum):

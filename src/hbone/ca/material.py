@@ -11,7 +11,6 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -25,6 +24,7 @@ from hbone.identity.spiffe import TrustDomain
 from hbone.identity.svid import InvalidSvid, PrivateKey, key_der, load_key, public_der
 from hbone.identity.verify import path_to_root
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 ROOT_KEY = "root-key.pem"
 SECRET_FILES = frozenset({"ca-key.pem", "tls.key", ROOT_KEY})

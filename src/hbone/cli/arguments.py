@@ -1,11 +1,12 @@
 """What commands take on their lines: identities, ports, HOST:PORT; a wrong one is told with what would be right."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from hbone.values import dataclass
 
 if TYPE_CHECKING:
     from hbone.addr import Authority, SocketAddress

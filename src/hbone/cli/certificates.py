@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hbone.errors import UsageError
 from hbone.identity.bundle import BundleDocument
 from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.svid import NotAnSvid, extended_usage, leaf_faults, spiffe_id_of
+from hbone.values import dataclass
 
 MAX_FILE_BYTES = 1024 * 1024
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}

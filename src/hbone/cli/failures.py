@@ -9,13 +9,13 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
 import click
 
 from hbone.errors import HboneError, InvalidConfiguration, Problem
+from hbone.values import dataclass
 
 DONE, NO, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 DEBUG_VARIABLE: Final = "HBONE_DEBUG"

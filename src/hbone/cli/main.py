@@ -5,7 +5,6 @@ nothing but click.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
@@ -14,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hbone import __version__
+from hbone.values import dataclass
 
 START, RUN, LOOK, IDENTITIES = "Start here", "Run", "Look", "Identities"
 

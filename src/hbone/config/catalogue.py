@@ -1,6 +1,5 @@
 """All settings of a model in one flat list: what loading, `--print-config`, schema, reload and the docs walk over."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast, get_args
@@ -8,6 +7,7 @@ from typing import Any, Final, cast, get_args
 from pydantic.fields import FieldInfo
 
 from hbone.config.fields import Applies, Settings
+from hbone.values import dataclass
 
 ENV_PREFIX: Final = "HBONE_"
 

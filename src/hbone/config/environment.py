@@ -5,13 +5,13 @@ do is either reported as without effect, or refused where ignoring it would lowe
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
 from hbone.config.catalogue import ENV_PREFIX, SettingField, settings_of
 from hbone.config.fields import Settings
 from hbone.errors import Problem
+from hbone.values import dataclass
 
 WITHOUT_EFFECT: Final = (
     "XDS_ON_DEMAND",

@@ -5,10 +5,10 @@ access log. The most specific target that fits wins.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.errors import UsageError
+from hbone.values import dataclass
 
 LEVELS: Final = {"off": 100, "error": 40, "warn": 30, "warning": 30, "info": 20, "debug": 10, "trace": 5}
 """Name → number of the standard library's logging."""

@@ -5,11 +5,11 @@ None here. Port 0 asks the kernel for any free one.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.addr import InvalidAddress, SocketAddress, parse_ip
 from hbone.errors import UsageError
+from hbone.values import dataclass
 
 MAX_UNIX_PATH_BYTES: Final = 107  # sun_path of sockaddr_un is 108 bytes with its final zero
 FIRST_INHERITED_FD: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START

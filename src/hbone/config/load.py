@@ -5,7 +5,7 @@ and `--print-config` can say why a setting is what it is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Generic, TypeVar, cast
@@ -20,6 +20,7 @@ from hbone.config.fields import Settings
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.config.tree import Path, Tree, read_tree
 from hbone.errors import InvalidConfiguration, Problem
+from hbone.values import dataclass
 
 S = TypeVar("S", bound=Settings)
 

@@ -1,11 +1,11 @@
 """How settings and commands name workloads and identities: NAMESPACE/NAME, NAMESPACE/ACCOUNT."""
 
 import re
-from dataclasses import dataclass
 from typing import Final, Self
 
 from hbone.errors import UsageError
 from hbone.identity.spiffe import SpiffeId, TrustDomain
+from hbone.values import dataclass
 
 _PART = re.compile(r"[a-zA-Z0-9._-]{1,253}")
 _DOTS: Final = frozenset({".", ".."})

@@ -1,9 +1,8 @@
 """What differs between two settings, and what each difference takes to apply."""
 
-from dataclasses import dataclass
-
 from hbone.config.catalogue import SettingField, settings_of
 from hbone.config.fields import Applies, Settings
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

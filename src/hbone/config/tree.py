@@ -1,10 +1,11 @@
 """A YAML settings file as plain values, with the line of every key and item."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from hbone.documents.document import Array, Document, Object, Tagged, Value, field_text, read_documents
 from hbone.errors import Problem
+from hbone.values import dataclass
 
 Path = tuple[str | int, ...]
 MAX_FILE_CHARS: Final = 1 << 20

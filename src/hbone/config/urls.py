@@ -1,10 +1,10 @@
 """Addresses of documents, as settings name them."""
 
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
 from hbone.errors import UsageError
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ Reading and writing are two tasks, so that an answer is taken while a large resp
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from grpclib.const import Status
 from grpclib.server import Stream
@@ -20,6 +19,7 @@ from hbone.discovery.xds_server import Conversation, ConversationView
 from hbone.proto.discovery_grpc import AggregatedDiscoveryServiceBase
 from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from hbone.times import Clock
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -7,13 +7,13 @@ connects and must be the same at each question.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
 from hbone.control.rpc import UnixPeer
 from hbone.identity.spiffe import SpiffeId
+from hbone.values import dataclass
 
 _MAX_PROC_BYTES: Final = 64 * 1024
 

@@ -6,11 +6,12 @@ nodes that joined, are nobody's: whoever had them by mistake would be taken for 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hbone.control.nodes import RESERVED
 from hbone.errors import Problem
 from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, TrustDomain
+from hbone.values import dataclass
 
 ROOT_UID = 0
 _ANY = "*"

@@ -11,7 +11,6 @@ import logging
 import os
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from typing import Any, Final
 import orjson
 
 from hbone.errors import UsageError
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -26,6 +26,7 @@ from hbone.errors import UsageError
 from hbone.identity.spiffe import TrustDomain
 from hbone.identity.svid import PrivateKey
 from hbone.times import Clock, Rng, WallTime
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

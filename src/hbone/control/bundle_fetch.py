@@ -6,7 +6,6 @@ SPIFFE ID, to the bundles that are in force now: so the newest bundle of a domai
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -17,6 +16,7 @@ from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.verify import PeerSide, verify_peer
 from hbone.times import Clock
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """`istio.v1.auth.IstioCertificateService`: a CSR in, a chain out; errors as istiod's gRPC codes."""
 
 import logging
-from dataclasses import dataclass
 
 from grpclib.const import Status
 from grpclib.server import Stream
@@ -14,6 +13,7 @@ from hbone.control.rpc import Refusal, answer, receive
 from hbone.proto.citadel_grpc import IstioCertificateServiceBase
 from hbone.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from hbone.times import Clock
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

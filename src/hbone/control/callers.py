@@ -8,7 +8,6 @@ is asked: a machine whose certificate has expired may still show a fresh token.
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from grpclib.const import Status
@@ -20,6 +19,7 @@ from hbone.control.rpc import Peer, Refusal, UnixPeer
 from hbone.errors import PeerViolation
 from hbone.net.clock import SystemClock
 from hbone.telemetry.log import Occasional
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -8,7 +8,7 @@ async with CaPlane.open(place) as ca:
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Self
 
@@ -30,6 +30,7 @@ from hbone.errors import UsageError
 from hbone.identity.federation import DEFAULT_HINT_S
 from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain, parse_trust_domain
 from hbone.times import Clock, Rng
+from hbone.values import dataclass
 
 DATABASE: Final = "control.db"
 AUDIT: Final = "audit.jsonl"

@@ -3,7 +3,6 @@
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,6 +14,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 from hbone.errors import HboneError, Unreachable
+from hbone.values import dataclass
 
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")

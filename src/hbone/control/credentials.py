@@ -1,7 +1,6 @@
 """What an identity is worth: a certificate with its key, and the roots to judge others by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography import x509
@@ -10,6 +9,7 @@ from hbone.errors import HboneError
 from hbone.identity.bundle import InvalidBundle, TrustBundle
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import InvalidSvid, PrivateKey, X509Svid
+from hbone.values import dataclass
 
 
 class InvalidAnswer(HboneError):

@@ -2,10 +2,10 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hbone.identity.spiffe import TrustDomain
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

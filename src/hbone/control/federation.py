@@ -13,7 +13,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +33,7 @@ from hbone.identity.revocation import Revocations, key_hash
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.tasks import Tasks
 from hbone.times import Clock, Instant, Rng, WallTime
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -8,7 +8,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import h11
@@ -17,6 +16,7 @@ from cryptography import x509
 from hbone.config.urls import HttpsUrl
 from hbone.control.presented import presented_chain
 from hbone.errors import HboneError
+from hbone.values import dataclass
 
 DEADLINE_S: Final = 10.0
 MAX_BODY_BYTES: Final = 1 << 20

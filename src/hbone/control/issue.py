@@ -7,7 +7,6 @@ here but by the rule that knows the kind of caller, for example `hbone.control.a
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from hbone.identity.revocation import KeyHash
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.identity.svid import PublicKey
 from hbone.times import Clock, Rng
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

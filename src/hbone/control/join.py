@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
@@ -29,6 +29,7 @@ from hbone.identity.rotation import has_ended
 from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, parse_trust_domain
 from hbone.identity.svid import InvalidSvid, X509Svid
 from hbone.times import Clock
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -5,7 +5,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http.client import HTTPException
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from hbone.control.jwt_auth import KeysUnavailable
 from hbone.errors import UsageError
 from hbone.identity.jwk import InvalidKeySet, Jwk, parse_key_set
+from hbone.values import dataclass
 
 MAX_BYTES: Final = 1 << 20
 TIMEOUT_S: Final = 10.0

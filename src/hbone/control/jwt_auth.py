@@ -11,7 +11,7 @@ is judged by the rule of its own `iss`, so the keys of one issuer never speak fo
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Protocol, cast
 
 from hbone.control.callers import Call, Caller, NotAuthenticated
@@ -31,6 +31,7 @@ from hbone.identity.jws import (
 )
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
 from hbone.times import Clock, Instant
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -5,7 +5,7 @@ stays there until what it signed has ended (`rotated`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,6 +23,7 @@ from hbone.identity.jws import (
 )
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 TTL_S: Final = 300.0
 MAX_AUDIENCES: Final = 32

@@ -1,10 +1,9 @@
 """Leases as values: what a program asks for, who it is, what it was granted, and why it may be refused."""
 
-from dataclasses import dataclass
-
 from hbone.addr import IpAddress
 from hbone.discovery.model import PortMap, Service, Workload
 from hbone.errors import HboneError
+from hbone.values import dataclass
 
 
 class RegistrationRefused(HboneError):

@@ -7,7 +7,7 @@ a new signing key sets off; what is sent then is made anew, so nothing depends o
 import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cryptography import x509
 from grpclib.const import Status
@@ -24,6 +24,7 @@ from hbone.identity.bundle import TrustBundle
 from hbone.identity.jwk import Jwk
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.times import Clock
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

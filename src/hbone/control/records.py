@@ -5,7 +5,6 @@ A certificate is *in use* while it has not ended, is not revoked, and its holder
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from hbone.control import audit
@@ -13,6 +12,7 @@ from hbone.control.schema import SERIAL_BYTES
 from hbone.identity.revocation import KeyHash
 from hbone.identity.spiffe import SpiffeId
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 HANDOVER_S: Final = 3.0
 """A certificate that was replaced counts as in use for so long: its successor is still on its way to the holder, and

@@ -8,7 +8,7 @@ It is lost with the connection, and taken again, under the same name and address
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
@@ -24,6 +24,7 @@ from hbone.net.tasks import Tasks
 from hbone.proto.control_grpc import RegistryStub
 from hbone.proto.control_pb2 import RegisterRequest, RegisterResponse
 from hbone.times import Rng
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -1,7 +1,6 @@
 """What callers from other machines may have: themselves, and for a node what the mesh places on it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hbone.addr import IpAddress
 from hbone.control.callers import Call, Caller, NotAuthenticated
@@ -14,6 +13,7 @@ from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from hbone.identity.verify import PeerSide, verify_peer
 from hbone.times import Clock
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ Requests wait in the order of (priority, due time); at most `MAX_CONCURRENT` are
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from hbone.control.credentials import Credentials
@@ -22,6 +21,7 @@ from hbone.identity.rotation import DANGER, has_ended, life_spent, next_threshol
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import authority_key_id
 from hbone.times import Clock, Instant, Rng, WallTime
+from hbone.values import dataclass
 
 MAX_CONCURRENT = 8  # as ztunnel: a restarted node must not hold a CA under hundreds of requests at once
 

@@ -14,7 +14,6 @@ between.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import floor
 from typing import Final
 
@@ -27,6 +26,7 @@ from hbone.errors import UsageError
 from hbone.identity.revocation import KeyHash, RevokedIdentity
 from hbone.identity.spiffe import DomainNames, SpiffeId
 from hbone.times import Clock, WallTime
+from hbone.values import dataclass
 
 UNSPECIFIED: Final = "unspecified"
 

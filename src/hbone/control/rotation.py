@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hbone.ca.generations import Generations, Phase, State, Surroundings, WrongPhase, waits_for
@@ -31,6 +30,7 @@ from hbone.control.trust_resource import TRUST_BUNDLE_TYPE
 from hbone.errors import HboneError, UsageError
 from hbone.identity.svid import wall_time
 from hbone.times import Clock, Instant, WallTime
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -14,7 +14,6 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 from cryptography import x509
@@ -36,6 +35,7 @@ from hbone.control.unixsocket import BACKLOG
 from hbone.errors import HboneError
 from hbone.net.clock import SystemClock
 from hbone.telemetry.log import Occasional
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

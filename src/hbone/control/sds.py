@@ -9,7 +9,6 @@ What Envoy acknowledges or refuses is only noted. A secret that it refused is no
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryRespo
 from hbone.proto.sds_grpc import SecretDiscoveryServiceBase
 from hbone.proto.secret_pb2 import Secret
 from hbone.proto.sotw_pb2 import DiscoveryRequest, DiscoveryResponse
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -13,7 +13,6 @@ nothing that a caller sends can change.
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from cryptography import x509
 
@@ -36,6 +35,7 @@ from hbone.control.tokens import Tokens
 from hbone.control.unixsocket import ControlSocket
 from hbone.control.workload_server import LocalServices
 from hbone.times import Clock
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

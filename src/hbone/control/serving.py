@@ -11,7 +11,6 @@ import os
 import ssl
 import tempfile
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +28,7 @@ from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import PrivateKey, PublicKey, is_self_signed
 from hbone.net.clock import new_key
 from hbone.times import Clock, Rng, WallTime
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

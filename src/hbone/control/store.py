@@ -19,13 +19,13 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from hbone.control.schema import VERSION, NewerSchema, migrate
 from hbone.control.statedir import intrusions
 from hbone.errors import InvalidConfiguration, StoreFailed, UsageError
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

@@ -6,7 +6,7 @@ Everything that can change on disk is read when it is needed: the roots for each
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from hbone.control.serving import load_chain
 from hbone.errors import UsageError
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import NotAnSvid, X509Svid, spiffe_id_of
+from hbone.values import dataclass
 
 SYSTEM: Final = "SYSTEM"
 """In place of roots: those of the operating system."""

@@ -6,7 +6,6 @@ that are still in files go on signing; the next rotation makes its keys on the t
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hbone.control.keys import FileKeys, KeyId, KeyUnavailable, key_id_of
 from hbone.errors import UsageError
 from hbone.identity.svid import PrivateKey
+from hbone.values import dataclass
 
 LABEL: Final = "hbone ca"
 """Of all keys that we make: others on the same token are left alone."""

@@ -13,7 +13,7 @@ may be lost on the way, and a certificate for that key tells nobody anything new
 import hmac
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from hashlib import sha256
 from typing import Any, Final, Protocol, Self, cast
 
@@ -29,6 +29,7 @@ from hbone.identity.jwk import decode, encode
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.identity.svid import PublicKey
 from hbone.times import Clock, Rng, WallTime
+from hbone.values import dataclass
 
 PREFIX: Final = "hbone1."
 SCHEME: Final = "Join"

@@ -10,7 +10,6 @@ Beside it stands what is known of other trust domains (`hbone.control.federation
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 
 from cryptography import x509
@@ -29,6 +28,7 @@ from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import TrustDomain
 from hbone.identity.svid import PrivateKey
 from hbone.times import Clock, WallTime
+from hbone.values import dataclass
 
 OnTrust = Callable[[DomainTrust], None]
 

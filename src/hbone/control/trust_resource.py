@@ -1,7 +1,6 @@
 """Trust bundles on the wire: `hbone.control.v1.TrustBundle` to and from what a node judges its peers by. Decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -16,6 +15,7 @@ from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, TrustD
 from hbone.identity.svid import is_issued_by
 from hbone.proto.trust_pb2 import TrustBundle as Message
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 TRUST_BUNDLE_TYPE: Final = "type.googleapis.com/hbone.control.v1.TrustBundle"
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from hbone.control.local_workloads import LocalWorkloads
 from hbone.control.rpc import Peer, RpcServer, Servable, UnixPeer
@@ -10,6 +9,7 @@ from hbone.control.sds import SecretService
 from hbone.control.unixsocket import ControlSocket
 from hbone.control.workload_api import WorkloadApi
 from hbone.identity.spiffe import SpiffeId
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 

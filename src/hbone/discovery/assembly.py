@@ -1,7 +1,7 @@
 """From what the manifests declare to workloads and services: everything that takes more than one document."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from hbone.addr import IpAddress
@@ -40,6 +40,7 @@ from hbone.discovery.model import (
 from hbone.discovery.services import ServiceSpec, annotated_distribution
 from hbone.documents.objects import Meta
 from hbone.identity.spiffe import parse_trust_domain
+from hbone.values import dataclass
 
 _NONE: Final[Mapping[str, str]] = {}
 

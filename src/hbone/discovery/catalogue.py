@@ -11,10 +11,10 @@ number of subscribers is then a concatenation (`hbone.discovery.xds_server`).
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 
 from hbone.proto.discovery_pb2 import DeltaDiscoveryResponse
+from hbone.values import dataclass
 
 _DEAD_ALLOWED = 1024  # below that many dead entries the log is not worth rewriting
 

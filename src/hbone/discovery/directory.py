@@ -5,11 +5,11 @@ from a host name, so that "is this a service?" and "where does it lead?" can nev
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from hbone.addr import IpAddress
 from hbone.discovery.model import Endpoint, Service, Workload
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

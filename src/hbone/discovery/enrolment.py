@@ -1,10 +1,10 @@
 """What labels and annotations say: does a workload speak HBONE, what is it called, which waypoint is before it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.discovery.model import Protocol
+from hbone.values import dataclass
 
 REDIRECTION: Final = "ambient.istio.io/redirection"
 TUNNEL: Final = "networking.istio.io/tunnel"

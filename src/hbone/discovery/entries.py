@@ -1,13 +1,13 @@
 """What a WorkloadEntry says, alone or as an inline endpoint of a ServiceEntry."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.addr import InvalidAddress, IpAddress, parse_host, parse_ip
 from hbone.discovery.model import HBONE_PORT, Locality
 from hbone.documents.fields import Section, shown
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+from hbone.values import dataclass
 
 HBONE_PORT_NAME: Final = "hbone"  # the entry of `ports` that says where the node proxy listens, instead of 15008
 _MAX_WEIGHT: Final = 2**31 - 1

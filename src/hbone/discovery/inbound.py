@@ -6,7 +6,7 @@ else: as a waypoint, or with an application tunnel.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 
 from hbone.addr import Authority, HostPort, IpAddress, SocketAddress, parse_ip
@@ -15,6 +15,7 @@ from hbone.discovery.listeners import USUAL, OwnListeners
 from hbone.discovery.model import Service, TunnelProtocol, Workload
 from hbone.discovery.outcomes import Cause, Refuse
 from hbone.discovery.waypoint import serves_as
+from hbone.values import dataclass
 
 _LOOPBACK: Final = {4: parse_ip("127.0.0.1"), 6: parse_ip("::1")}
 _NO_DIALS: Final[Mapping[int, SocketAddress]] = {}

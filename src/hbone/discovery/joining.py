@@ -1,7 +1,7 @@
 """Which workloads are endpoints of which services, and where each of the service's ports is there."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Final
 
@@ -9,6 +9,7 @@ from hbone.discovery.entries import EntrySpec
 from hbone.discovery.model import PortMap
 from hbone.discovery.services import PortSpec, Resolution, ServiceSpec
 from hbone.documents.objects import Meta
+from hbone.values import dataclass
 
 _NO_OWN_PORTS: Final[Mapping[str, int]] = {}
 

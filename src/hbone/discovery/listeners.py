@@ -1,9 +1,10 @@
 """Where a proxy itself listens: a connection that is led there would go round in circles."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv6Address
 
 from hbone.addr import IpAddress, SocketAddress
+from hbone.values import dataclass
 
 _ANY_V4, _ANY_V6 = IPv4Address("0.0.0.0"), IPv6Address("::")
 

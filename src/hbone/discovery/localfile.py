@@ -8,14 +8,13 @@ JSON, which very large files are written in, is read twice as a rule only when s
 quickly, without lines; then, for the operator, with the line of each mistake.
 """
 
-from dataclasses import dataclass
-
 from hbone.discovery.localfields import LocalReading
 from hbone.discovery.model import MeshState
 from hbone.documents.document import Array, Document, Object, Value, decoded, read_documents
 from hbone.documents.fields import Section
 from hbone.documents.quickjson import Doubtful, QuickDocument, QuickJson
 from hbone.errors import InvalidConfiguration, Problem
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ recognised and handed on unread.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.discovery.assembly import Defaults, Gathered, assemble
 from hbone.discovery.entries import read_entry
@@ -18,6 +17,7 @@ from hbone.documents.document import Document, objects, read_documents
 from hbone.documents.fields import Section
 from hbone.documents.objects import MESH_KINDS, Meta, kind_of, read_meta
 from hbone.errors import InvalidConfiguration, Problem
+from hbone.values import dataclass
 
 __all__ = ["Defaults", "Manifests", "parse_manifests"]
 

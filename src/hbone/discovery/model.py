@@ -7,13 +7,14 @@ they were handed in: values can be compared, pickled and shared.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from functools import lru_cache
 from typing import Final, TypeVar
 
 from hbone.addr import IpAddress, Prefix
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+from hbone.values import dataclass
 
 HBONE_PORT: Final = 15008
 DEFAULT_TRUST_DOMAIN: Final = "cluster.local"

@@ -1,6 +1,5 @@
 """What planning can come to: the variants of an outbound plan."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
@@ -8,6 +7,7 @@ from hbone.addr import Authority, SocketAddress
 from hbone.discovery.model import Service, Workload
 from hbone.errors import NoRoute
 from hbone.identity.spiffe import SpiffeId
+from hbone.values import dataclass
 
 
 class Cause(Enum):

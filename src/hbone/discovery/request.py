@@ -4,7 +4,7 @@ Which endpoint (`choose`) and which of its addresses (`address`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from typing import Final
 
@@ -14,6 +14,7 @@ from hbone.discovery.listeners import USUAL, OwnListeners
 from hbone.discovery.model import Service, Workload
 from hbone.discovery.outcomes import Cause, OutboundPlan, Passthrough, Refuse, Resolve, ThroughTunnel, ThroughWaypoint
 from hbone.discovery.select import Candidate, Selector, Wanted, address_of
+from hbone.values import dataclass
 
 _NOTHING_RESOLVED: Final[Mapping[str, tuple[IpAddress, ...]]] = {}
 

@@ -7,7 +7,6 @@ endpoints. A caller whose connect failed before any byte was sent asks again, na
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -23,6 +22,7 @@ from hbone.discovery.model import (
     Workload,
 )
 from hbone.times import Rng
+from hbone.values import dataclass
 
 TURNS_KEPT: Final = 4096  # (service, port, place) in use at once; beyond, the one that was made first starts over
 

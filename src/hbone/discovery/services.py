@@ -1,7 +1,6 @@
 """What a Service and a ServiceEntry say, brought to one form."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -20,6 +19,7 @@ from hbone.documents.document import Path
 from hbone.documents.fields import Section, shown
 from hbone.documents.objects import Meta
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId
+from hbone.values import dataclass
 
 TRAFFIC_DISTRIBUTION: Final = "networking.istio.io/traffic-distribution"
 EXPORT_TO: Final = "networking.istio.io/exportTo"

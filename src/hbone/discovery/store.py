@@ -7,7 +7,6 @@ first, workload or service, and however often a service goes and comes back, its
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -23,6 +22,7 @@ from hbone.discovery.model import (
     Service,
     Workload,
 )
+from hbone.values import dataclass
 
 _T = TypeVar("_T")
 

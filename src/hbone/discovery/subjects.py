@@ -1,7 +1,7 @@
 """Workloads as policy sees them, and manifests read whole: the mesh and its security policies, all problems at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hbone.discovery.manifests import Defaults, Manifests, parse_manifests
 from hbone.discovery.model import GatewayAddress, MeshState, NamespacedHostname, Protocol, Service, Workload
@@ -12,6 +12,7 @@ from hbone.policy.manifests import Policies
 from hbone.policy.model import Authorization, MeshNames, Subject, Transport
 from hbone.policy.parse import SECURITY_KINDS, read_policies
 from hbone.policy.world import World
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

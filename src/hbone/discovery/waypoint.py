@@ -3,14 +3,13 @@
 A waypoint that cannot be found is a refusal. Nothing ever goes around it: policies may be enforced nowhere else.
 """
 
-from dataclasses import dataclass
-
 from hbone.addr import IpAddress
 from hbone.discovery.directory import Directory
 from hbone.discovery.model import GatewayAddress, NamespacedHostname, Service, Workload
 from hbone.discovery.outcomes import Cause, Refuse
 from hbone.discovery.request import Request, other_network
 from hbone.discovery.select import Candidate, Purpose, Selector, Wanted
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

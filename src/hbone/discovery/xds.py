@@ -10,7 +10,6 @@ Servers of hbone send a large state in parts and mark each that has a successor 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -19,6 +18,7 @@ from google.protobuf.message import DecodeError
 from hbone.errors import PeerViolation
 from hbone.proto.core_pb2 import Node
 from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from hbone.values import dataclass
 
 ADDRESS_TYPE: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION_TYPE: Final = "type.googleapis.com/istio.security.Authorization"

@@ -10,7 +10,7 @@ resource is sent again when it changes or the subscriber reconnects.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from hbone.discovery.catalogue import Catalogue, LogEntry, Published
@@ -18,6 +18,7 @@ from hbone.discovery.xds import MORE_FOLLOWS, TAKES_PARTS, WILDCARD, XdsViolatio
 from hbone.proto.core_pb2 import Node
 from hbone.proto.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from hbone.times import Instant
+from hbone.values import dataclass
 
 _MAX_UNKNOWN_TYPES = 16
 _MAX_NACK_CHARS = 4096

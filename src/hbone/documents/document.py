@@ -7,12 +7,12 @@ are not; a repeated key is an error. Local tags (`!Exact x`) become `Tagged`.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
 import yaml
 
 from hbone.errors import InvalidConfiguration, Problem
+from hbone.values import dataclass
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024  # 200,000 workloads of a local XDS file
 MAX_DEPTH: Final = 64  # the deepest manifest, an AuthorizationPolicy, needs 9

@@ -1,12 +1,12 @@
 """The outside of a manifest: which kind of object it is, and its metadata."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.documents.document import Document, Object
 from hbone.documents.fields import Section, nearest, shown
 from hbone.errors import Problem
+from hbone.values import dataclass
 
 _ISTIO: Final = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
 _SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")

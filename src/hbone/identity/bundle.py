@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any, Final, Self, cast
 
@@ -23,6 +23,7 @@ from hbone.identity.jwk import CURVE_NAMES, InvalidKeySet, Jwk, parse_key_set, t
 from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
+from hbone.values import dataclass
 
 X509_USE: Final = "x509-svid"
 JWT_USE: Final = "jwt-svid"

@@ -8,13 +8,13 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hbone.errors import HboneError
+from hbone.values import dataclass
 
 MAX_KEYS: Final = 100  # of one set; the largest public ones have ten
 MIN_RSA_BITS: Final = 2048

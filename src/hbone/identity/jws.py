@@ -7,7 +7,6 @@ the choice of keys to those of that very name.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hbone.errors import PeerViolation
 from hbone.identity.jwk import Jwk, decode, encode
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 MAX_TOKEN_BYTES: Final = 16 * 1024  # a Kubernetes token has 1.2 KiB
 MAX_TRIED: Final = 10  # keys, for a token that names none

@@ -11,7 +11,7 @@ The whole chain is looked at, so that a revoked CA takes all below it along.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Self
@@ -21,6 +21,7 @@ from cryptography import x509
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import InvalidSvid, NotAnSvid, public_der, spiffe_id_of, wall_time
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 KeyHash = bytes
 """SHA-256 of a SubjectPublicKeyInfo, 32 bytes."""

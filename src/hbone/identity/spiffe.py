@@ -5,11 +5,11 @@ identity too, it merely has no namespace and no service account.
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NewType, Self
 
 from hbone.errors import PeerViolation
+from hbone.values import dataclass
 
 SCHEME: Final = "spiffe://"
 MAX_ID_BYTES: Final = 2048  # SPIFFE-ID §2.3: all implementations take as much, none should write more

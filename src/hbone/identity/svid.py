@@ -5,7 +5,7 @@ The rules for a leaf are one list, `leaf_faults`: `hbone cert show` prints all o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Self, TypeVar
 
@@ -24,6 +24,7 @@ from hbone.errors import HboneError, PeerRejected
 from hbone.identity.pem import NoCertificates, certificates_in
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey

@@ -9,11 +9,11 @@ is not yet the program: OpenSSL reads nothing any more once a write of its own h
 
 import asyncio
 import socket
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.net.members import Members
 from hbone.net.poller import Poller
+from hbone.values import dataclass
 
 _PIECE: Final = 65_536
 _HEARD_S: Final = 0.1  # from the other kernel's acknowledgement until its program has read, if it means to

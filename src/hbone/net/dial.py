@@ -8,12 +8,12 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hbone.addr import IpAddress, SocketAddress
 from hbone.errors import HboneError
 from hbone.net.poller import Poller
 from hbone.net.sockets import DEFAULT_KEEP_ALIVE, KeepAlive, family_of, tune, upstream_failure, upstream_timeout
+from hbone.values import dataclass
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN, errno.EINTR})
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)  # on Linux a new socket can have it without a further call

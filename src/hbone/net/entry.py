@@ -6,7 +6,6 @@ Nothing is read beyond the request itself: the payload stays in the socket for t
 import asyncio
 import errno
 import socket
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hbone.addr import Authority
@@ -23,6 +22,7 @@ from hbone.errors import (
 from hbone.net.poller import Poller
 from hbone.protocol import httpconnect, socks5
 from hbone.times import Instant
+from hbone.values import dataclass
 
 
 class ProgramEntry(Protocol):

@@ -9,12 +9,12 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
 from hbone.errors import HboneError, TunnelFailure
 from hbone.times import Instant
+from hbone.values import dataclass
 
 DOUBT_S: Final = 1.0  # a window probe is answered within a round trip, or half a second later: Linux limits the rate
 _SOONEST_S: Final = 0.01

@@ -8,11 +8,11 @@ import os
 import socket
 import stat
 import struct
-from dataclasses import dataclass
 from typing import cast
 
 from hbone.addr import IpAddress, SocketAddress, parse_ip
 from hbone.errors import HboneError, UpstreamFailed, UpstreamTimeout, UsageError
+from hbone.values import dataclass
 
 LINGER_RESET = struct.pack("ii", 1, 0)
 

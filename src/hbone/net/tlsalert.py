@@ -1,11 +1,11 @@
 """TLS alerts and OpenSSL's reasons in words: what happened, and what to do about it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.errors import HboneError, TlsFailure
 from hbone.identity.verify import NoCertificate
+from hbone.values import dataclass
 
 
 class PeerRefusedUs(TlsFailure):

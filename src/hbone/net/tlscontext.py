@@ -7,7 +7,7 @@ vouch for another domain. A handshake without a judgement (a resumed one, say) c
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
 from cryptography import x509
@@ -21,6 +21,7 @@ from hbone.identity.verify import BrokenChain, ForeignTrustDomain, PeerSide, ver
 from hbone.net import tlsbinding
 from hbone.net.clock import SystemClock
 from hbone.times import Clock
+from hbone.values import dataclass
 
 ALPN = b"h2"
 MUTUAL = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT

@@ -8,7 +8,7 @@ With `Layer.L7` rules stay whole: that is what a proxy that reads requests enfor
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from hbone.policy.manifests import AuthorizationPolicy, Mode, PeerAuthentication, Policies
@@ -31,6 +31,7 @@ from hbone.policy.model import (
 )
 from hbone.policy.peerauth import Effective, PeerAuthentications
 from hbone.policy.selectors import BySelector
+from hbone.values import dataclass
 
 STATIC_STRICT: Final = "istio_converted_static_strict"
 CONVERTED: Final = "converted_peer_authentication_"

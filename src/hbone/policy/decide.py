@@ -9,7 +9,7 @@ groups has an index of its own, built when it is first asked for and kept until 
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from itertools import islice
 from typing import Final, TypeVar
@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from hbone.policy.index import ReadyRule, RuleIndex
 from hbone.policy.model import Action, Authorization, ConnectionFacts, Destination, Scope
 from hbone.policy.verdict import NO_ALLOW_POLICIES, NOT_ALLOWED, Decision, Hit, Observed, Reason, Verdict
+from hbone.values import dataclass
 
 _Handle = TypeVar("_Handle")
 

@@ -1,10 +1,9 @@
 """Which connections that were really seen would get another verdict under other policies."""
 
-from dataclasses import dataclass
-
 from hbone.policy.explain import Explanation, explain
 from hbone.policy.traffic import Seen, Traffic, question_of, subject_of
 from hbone.policy.world import World
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The verdict on a connection in words: what decided, and for every other policy why it did not."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hbone.policy.manifests import AuthorizationPolicy, Mode, PeerAuthentication
 from hbone.policy.match import Layer
@@ -9,6 +9,7 @@ from hbone.policy.peerauth import Effective
 from hbone.policy.reasons import fitting, why_not, why_not_decisive
 from hbone.policy.verdict import Decision, Reason, Verdict
 from hbone.policy.world import Question, World
+from hbone.values import dataclass
 
 AUTHORIZATION, PEER = "AuthorizationPolicy", "PeerAuthentication"
 

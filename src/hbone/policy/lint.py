@@ -1,7 +1,6 @@
 """What is valid, and still most likely not what anybody means. Needs the policies and the workloads together."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -20,6 +19,7 @@ from hbone.policy.model import (
     Transport,
 )
 from hbone.policy.world import World, nearest_key
+from hbone.values import dataclass
 
 
 class Level(Enum):

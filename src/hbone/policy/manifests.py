@@ -4,10 +4,11 @@ Rules are as written, with every field; what of them a node can enforce is for `
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from hbone.policy.model import Action, Rule, Subject
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ index, explanations and the reference all read the row; nothing lists the fields
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -26,6 +25,7 @@ from hbone.policy.model import (
     Value,
 )
 from hbone.policy.paths import template_pattern
+from hbone.values import dataclass
 
 Predicate = Callable[[ConnectionFacts], bool]
 Read = Callable[[ConnectionFacts], object]

@@ -10,13 +10,14 @@ without constraints holds never, and a policy without rules fits nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from hbone.addr import IpAddress, Prefix
 from hbone.identity.spiffe import SCHEME, SpiffeId
+from hbone.values import dataclass
 
 JsonValue: TypeAlias = "Mapping[str, JsonValue] | list[JsonValue] | str | float | bool | None"
 

@@ -6,11 +6,12 @@ mode. A selector in the root namespace selects nobody.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hbone.policy.manifests import Mode, PeerAuthentication
 from hbone.policy.model import Subject
 from hbone.policy.selectors import BySelector
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,13 @@ every caller that used exactly these. Callers without identity are named by addr
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.identity.spiffe import SCHEME
 from hbone.policy.model import Subject
 from hbone.policy.traffic import Seen, Traffic, subject_of
 from hbone.policy.world import World
+from hbone.values import dataclass
 
 _TELLING: Final = ("app.kubernetes.io/name", "app", "k8s-app", "service.istio.io/canonical-name")
 _MAX_VALUES: Final = 512

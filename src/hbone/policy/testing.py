@@ -9,7 +9,6 @@ cases:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, cast
 
 from hbone.addr import IpAddress, parse_ip
@@ -22,6 +21,7 @@ from hbone.policy.model import JsonValue, MeshNames, Request, Transport
 from hbone.policy.paths import path_of
 from hbone.policy.verdict import Verdict
 from hbone.policy.world import Question, World, nearest_key, parse_identity
+from hbone.values import dataclass
 
 _VERDICTS: Final = {verdict.value: verdict for verdict in Verdict}
 _TRANSPORTS: Final = {transport.value: transport for transport in Transport}

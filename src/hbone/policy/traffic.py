@@ -8,13 +8,14 @@ whom it was, is counted and left out.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, cast
 
 from hbone.addr import InvalidAddress, IpAddress, SocketAddress
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
 from hbone.policy.model import Subject
 from hbone.policy.world import Question, World
+from hbone.values import dataclass
 
 COMPLETE: Final = "connection complete"
 SCOPES: Final = frozenset({"access", "ztunnel::access"})

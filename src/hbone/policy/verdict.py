@@ -1,10 +1,10 @@
 """What comes out of judging a connection: a verdict that knows what decided it."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from hbone.errors import PolicyDenied
+from hbone.values import dataclass
 
 
 class Verdict(Enum):

@@ -1,7 +1,7 @@
 """A mesh as policy sees it: the policies as written, the workloads, and questions about connections between them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 
 from hbone.addr import IpAddress
@@ -12,6 +12,7 @@ from hbone.policy.decide import PolicyEngine
 from hbone.policy.manifests import Policies
 from hbone.policy.match import Layer
 from hbone.policy.model import ConnectionFacts, MeshNames, Request, Subject, Transport, caller
+from hbone.values import dataclass
 
 
 class UnknownWorkload(UsageError):

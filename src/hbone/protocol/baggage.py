@@ -6,12 +6,12 @@ decision: whoever sends them may write what it likes. So reading never raises: w
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from hbone.addr import InvalidAddress, SocketAddress
 from hbone.times import Rng
+from hbone.values import dataclass
 
 MAX_BAGGAGE_BYTES: Final = 8192  # W3C Baggage §3.3.2: what all implementations take
 MAX_FORWARDED_BYTES: Final = 1024

@@ -4,9 +4,10 @@ Nothing is decrypted and nothing verified. A ClientHello may be spread over reco
 `MAX_HELLO_BYTES` of it are not waited for. Bytes that break the format are `NotTls`: no answer but a TLS alert fits.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from hbone.values import dataclass
 
 MAX_HELLO_BYTES: Final = 65_536
 """Of handshake message. Post-quantum key shares bring it to 1.8 KiB; OpenSSL takes 128 KiB, most routers 16 KiB."""

@@ -4,7 +4,6 @@ What is here has passed `messages`: names are in lower case, pseudo-headers come
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +19,7 @@ from hbone.protocol.baggage import (
     parse_traceparent,
 )
 from hbone.protocol.headers import Field, encode_field, encode_name, encode_value
+from hbone.values import dataclass
 
 NETWORK_HEADER: Final = b"x-forwarded-network"
 MAX_AUTHORITY_BYTES: Final = 300  # a host of 253 characters, brackets, colon, port

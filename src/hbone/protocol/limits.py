@@ -4,12 +4,12 @@ Rates are token buckets: `burst` at once, then `per_s`. They are wide enough for
 narrow enough that the work they leave is a small part of a core (a control frame costs us 2 to 4 µs).
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.errors import UsageError
 from hbone.protocol.codes import ConnectionViolation, ErrorCode
 from hbone.times import Instant
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,5 @@
 """SETTINGS of both sides (RFC 9113 §6.5): what we announce, and the peer's values as far as they bind us."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -8,6 +7,7 @@ from hbone.errors import UsageError
 from hbone.protocol import frames
 from hbone.protocol.codes import ConnectionViolation, ErrorCode
 from hbone.protocol.flow import DEFAULT_WINDOW, MAX_WINDOW
+from hbone.values import dataclass
 
 MIB: Final = 1024 * 1024
 UNLIMITED_STREAMS: Final = MAX_WINDOW

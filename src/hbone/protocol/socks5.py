@@ -1,13 +1,13 @@
 """SOCKS5 (RFC 1928) as a server without authentication, CONNECT only: bytes in, target or refusal out."""
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from hbone.addr import Authority, HostPort, InvalidAddress, SocketAddress, parse_host, parse_ip, plain_ip
 from hbone.errors import PeerViolation
+from hbone.values import dataclass
 
 VERSION: Final = 5
 NO_AUTHENTICATION: Final = 0

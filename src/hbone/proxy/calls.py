@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from hbone.addr import Authority, SocketAddress
@@ -23,6 +23,7 @@ from hbone.proxy.pool import Pool
 from hbone.proxy.registry import Registry
 from hbone.proxy.ways import Ways
 from hbone.times import Rng
+from hbone.values import dataclass
 
 
 class Unanswered(Protocol):

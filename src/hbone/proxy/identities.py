@@ -1,10 +1,10 @@
 """What the data plane asks of whoever keeps certificates; `control` fills it, `app/build.py` brings them together."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.tlscontext import TlsContexts
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ reachable 503; and 200 only when the application's connection is up.
 """
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from hbone.addr import SocketAddress, text_of
@@ -35,6 +35,7 @@ from hbone.proxy.served import LocalWorkloads
 from hbone.proxy.tunnel import TunnelParts
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Instant
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

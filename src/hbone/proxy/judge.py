@@ -1,12 +1,12 @@
 """The question that a policy answers about a connection, before anything is dialled for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hbone.addr import SocketAddress
 from hbone.discovery.model import Workload
 from hbone.errors import HboneError
 from hbone.identity.spiffe import SpiffeId
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

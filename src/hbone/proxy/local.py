@@ -1,13 +1,14 @@
 """The workloads of a node: one that is given (dedicated), or all that have an address here (shared)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hbone.addr import IpAddress, SocketAddress
 from hbone.discovery.directory import Directory
 from hbone.discovery.inbound import Served
 from hbone.discovery.model import Workload
 from hbone.identity.spiffe import DomainNames
+from hbone.values import dataclass
 
 Dials = Mapping[int, SocketAddress]
 

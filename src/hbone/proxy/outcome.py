@@ -1,7 +1,6 @@
 """How a connection ended: one access line and the counters, exactly once, at each end of a tunnel."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -11,6 +10,7 @@ from hbone.identity.spiffe import SpiffeId
 from hbone.telemetry.access import AccessLog, AccessRecord, Direction, Party
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Clock, Instant
+from hbone.values import dataclass
 
 FLAG_NONE: Final = "-"
 

@@ -6,7 +6,6 @@ included.
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hbone.addr import SocketAddress
 from hbone.discovery.listeners import OwnListeners
@@ -24,6 +23,7 @@ from hbone.proxy.registry import Registry
 from hbone.proxy.served import LocalWorkloads
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Instant
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

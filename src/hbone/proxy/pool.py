@@ -9,7 +9,7 @@ get the room that others leave, or an answer after `PoolPolicy.wait_s`.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from hbone.addr import IpAddress
 from hbone.errors import HboneError, TunnelFailure
@@ -21,6 +21,7 @@ from hbone.proxy.identities import Credentials, Identities
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import Tunnel, TunnelParts, open_tunnel
+from hbone.values import dataclass
 
 TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
 """Called once with a tunnel that has room for a stream right now, or with the reason why there is none."""

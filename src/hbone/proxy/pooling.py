@@ -5,12 +5,13 @@ from which address. Nothing else may share it, so no workload's bytes ever trave
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol, TypeVar
 
 from hbone.addr import IpAddress, SocketAddress
 from hbone.identity.spiffe import SpiffeId
 from hbone.times import Instant
+from hbone.values import dataclass
 
 ASSUMED_STREAMS: Final = 100  # RFC 9113 §6.5.2 recommends servers allow at least this; ztunnel assumes the same
 

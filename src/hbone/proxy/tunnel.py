@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 
 from hbone.errors import HboneError, TunnelFailure
@@ -21,6 +20,7 @@ from hbone.proxy.identities import Credentials
 from hbone.proxy.pooling import PoolKey
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ same line, only where debug lines are on. What a peer can cause at will goes thr
 import json
 import logging
 import traceback
-from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from hbone.config.sections import Logging
 from hbone.telemetry.access import AccessLog, bare, quoted, stamp
 from hbone.telemetry.lines import LineWriter, Schedule
 from hbone.times import Clock, Instant, WallTime
+from hbone.values import dataclass
 
 logging.addLevelName(LEVELS["trace"], "TRACE")
 _LEVEL_TEXT: Final = {5: "trace", 10: "debug", 20: "info", 30: "warn", 40: "error", 50: "error"}

@@ -4,9 +4,10 @@ Names and label order of the `istio_` metrics, and names and order of the access
 dashboards and log parsers know; what only hbone has is named `hbone_`.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from hbone.values import dataclass
 
 UNKNOWN: Final = "unknown"
 """The value of a label that has none."""

@@ -4,8 +4,10 @@ JSON-shaped: text, numbers, tuples, further views; units in the names; None wher
 secret, and nothing alive: a view stays what it was when it was made.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal
+
+from hbone.values import dataclass
 
 Direction = Literal["inbound", "outbound"]
 Security = Literal["mutual_tls", "plaintext"]

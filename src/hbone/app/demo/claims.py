@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from hbone.net.clock import SystemClock, new_key, system_rng
 from hbone.net.tls import WANT, ReadBuffer, TlsStream
 from hbone.net.tlscontext import TlsContexts
 from hbone.times import Instant
+from hbone.values import dataclass
 
 MANY: Final = 200
 BULK_MIB: Final = 256

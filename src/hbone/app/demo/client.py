@@ -5,11 +5,11 @@ import http.client
 import socket
 import struct
 import time
-from dataclasses import dataclass
 
 from hbone.addr import SocketAddress
 from hbone.app.demo.wire import tcp
 from hbone.app.demo.workloads import CHUNK
+from hbone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

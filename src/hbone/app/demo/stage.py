@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -29,6 +29,7 @@ from hbone.config.model import ControlSettings, NodeSettings
 from hbone.errors import HboneError
 from hbone.net.clock import system_rng
 from hbone.net.guard import Guard
+from hbone.values import dataclass
 
 CLIENT, JOB, ECHO, API, IMPOSTOR = (f"127.10.0.{n}" for n in (11, 12, 13, 21, 31))
 API_HOST, ECHO_HOST, IMPOSTOR_HOST = "api.shop.demo", "echo.shop.demo", "payments.shop.demo"

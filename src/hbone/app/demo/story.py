@@ -3,13 +3,13 @@
 import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Final, TextIO
 
 from hbone.app.demo.claims import CLAIMS, Evidence
 from hbone.app.demo.stage import Stage
 from hbone.app.run import Stop
 from hbone.errors import HboneError
+from hbone.values import dataclass
 
 INTRODUCTION: Final = """\
 A mesh on this machine: two nodes, each the proxy of the programs beside it. The programs

@@ -6,10 +6,11 @@ no key; what it can tell is what anybody on the path could.
 
 import asyncio
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from hbone.addr import SocketAddress
+from hbone.values import dataclass
 
 CHUNK_BYTES: Final = 262_144
 RECORD_TYPES: Final = {20: "change cipher", 21: "alert", 22: "handshake", 23: "application data"}  # RFC 8446 §5.1

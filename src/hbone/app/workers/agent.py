@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -41,6 +40,7 @@ from hbone.policy.model import Authorization
 from hbone.telemetry.log import Logs
 from hbone.telemetry.process import describe_process, open_fds
 from hbone.telemetry.views import ListenerView, PolicyView, ProcessView
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.node")
 

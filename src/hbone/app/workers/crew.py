@@ -11,7 +11,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from hbone.errors import HboneError
 from hbone.net.tasks import Tasks
 from hbone.telemetry.views import WorkerView
 from hbone.times import Clock
+from hbone.values import dataclass
 
 log = logging.getLogger("hbone.node")
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +35,7 @@ from hbone.net.sockets import bind_unix_listener
 from hbone.proto.citadel_grpc import IstioCertificateServiceBase
 from hbone.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from hbone.times import Clock
+from hbone.values import dataclass
 
 IN_FORCE_S: Final = 10.0  # for workers to take what is pushed; they do within milliseconds
 

@@ -8,7 +8,7 @@ successor. A Unix socket, and a descriptor that somebody handed to us, exist onc
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from hbone.addr import SocketAddress
@@ -19,6 +19,7 @@ from hbone.config.model import NodeSettings
 from hbone.errors import UsageError
 from hbone.net.sockets import bind_listener, bound_address, remove_socket
 from hbone.telemetry.views import ListenerView
+from hbone.values import dataclass
 
 AGENTS: Final = frozenset({"admin", "readiness", "metrics"})
 """Listeners that are the agent's own."""

@@ -6,12 +6,13 @@ version: the agent starts its workers from the same files.
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, TypeAlias
 
 import orjson
 
 from hbone.errors import PeerViolation
+from hbone.values import dataclass
 
 PREFIX: Final = struct.Struct(">I")
 MAX_MESSAGE_BYTES: Final = 512 << 20  # metrics of 10,000 label sets are 15 MB, 65,000 connections 40 MB

@@ -1,8 +1,9 @@
 """When a worker's successor begins."""
 
 import signal
-from dataclasses import dataclass
 from typing import Final
+
+from hbone.values import dataclass
 
 FIRST_S: Final = 0.1
 LAST_S: Final = 30.0

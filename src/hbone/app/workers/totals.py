@@ -5,12 +5,13 @@ anew: the whole sum would count once more. So what an ended worker said last is 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Final
 
 from hbone.telemetry.metrics import CHUNK_LINES, Metrics
 from hbone.telemetry.names import BUILD, SERVICES, SVID_EXPIRY, SVID_EXPIRY_SECONDS, WORKLOADS
+from hbone.values import dataclass
 
 MAX_KEPT: Final = 200_000  # series of ended workers; beyond that further ones begin anew
 

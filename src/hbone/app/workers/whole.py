@@ -1,7 +1,6 @@
 """The window of a node of several workers: what each says, with its number, in one."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from hbone.admin.mesh_views import service_views, workload_views
@@ -24,6 +23,7 @@ from hbone.telemetry.views import (
     TunnelView,
     WorkloadView,
 )
+from hbone.values import dataclass
 
 _V = TypeVar("_V")
 

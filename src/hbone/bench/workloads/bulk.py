@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from hbone.bench.faults import SampleFailed
@@ -11,6 +10,7 @@ from hbone.bench.processes import Started
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import IPERF3, Tool
+from hbone.values import dataclass
 
 GBPS = Figure(name="gbps", label="throughput", unit="Gb/s", better=Better.HIGHER, digits=2)
 CPU_PER_GB = Figure(name="cpu_per_gb", label=CPU_LABEL, unit="s/GB", better=Better.LOWER, digits=3)

@@ -3,13 +3,13 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.bench.faults import SampleFailed
 from hbone.bench.figures import CPU_LABEL, PEAK_RSS, Figure, Lane, Slice
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import NGINX, Tool
+from hbone.values import dataclass
 
 TIME = Figure(name="time", label="until the last answer", unit="ms", better=Better.LOWER)
 P50 = Figure(name="p50", label="median connection", unit="ms", better=Better.LOWER)

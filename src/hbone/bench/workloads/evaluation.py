@@ -3,13 +3,13 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.bench.candidates import Ground
 from hbone.bench.figures import Figure, Slice
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import Tool
+from hbone.values import dataclass
 
 RATE = Figure(name="rate", label="verdicts, one core", unit="1/s", better=Better.HIGHER, digits=0)
 AGAIN = Figure(

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.bench import procfs
 from hbone.bench.faults import SampleFailed
@@ -11,6 +10,7 @@ from hbone.bench.figures import PEAK_RSS, Figure, Lane, Slice
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import Tool
+from hbone.values import dataclass
 
 RATE = Figure(name="rate", label="new tunnels, one client", unit="1/s", better=Better.HIGHER, digits=0)
 P50 = Figure(name="p50", label="p50 of one tunnel", unit="ms", better=Better.LOWER, digits=3)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from hbone.bench.faults import SampleFailed
@@ -11,6 +10,7 @@ from hbone.bench.processes import Processes
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import NGINX, WRK, Tool
+from hbone.values import dataclass
 
 GRACE_S = 20.0
 MAX_FAILED = 0.01  # of the requests; more than that and the rate is not one of answered requests

@@ -5,7 +5,6 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.bench.faults import SampleFailed
 from hbone.bench.figures import PEAK_RSS, Figure, Lane, Slice
@@ -13,6 +12,7 @@ from hbone.bench.processes import Processes, Started
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import Tool
+from hbone.values import dataclass
 
 PER_STREAM = Figure(name="per_stream", label="per idle stream, both proxies", unit="KiB", better=Better.LOWER, digits=2)
 BASE = Figure(name="base", label="both proxies, one tunnel, resident", unit="MiB", better=Better.LOWER)

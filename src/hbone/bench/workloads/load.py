@@ -4,7 +4,6 @@ import functools
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.addr import SocketAddress
 from hbone.bench import procfs
@@ -15,6 +14,7 @@ from hbone.bench.meshes import CLIENT, FIRST_IP, large_mesh
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import Tool
+from hbone.values import dataclass
 
 LIMIT_S = 120.0
 MAX_S, MAX_MB, MAX_LOOKUP_US = 10.0, 1000.0, 2.0

@@ -1,7 +1,6 @@
 """Small requests beside a bulk transfer: what becomes of their p99?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.bench.figures import PEAK_RSS, Figure, Lane, Slice
 from hbone.bench.statistics import Better
@@ -9,6 +8,7 @@ from hbone.bench.targets import TargetKind
 from hbone.bench.tools import IPERF3, NGINX, WRK, Tool
 from hbone.bench.workloads.bulk import GRACE_S, Direction, parse_iperf, start_iperf
 from hbone.bench.workloads.http import Reuse, run_wrk, wrk_command
+from hbone.values import dataclass
 
 CONNECTIONS = 8
 P99 = Figure(name="p99", label="p99 of the requests", unit="ms", better=Better.LOWER, digits=3)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from hbone.bench.candidates import Ground, HbonePair
 from hbone.bench.figures import CPU_LABEL, Figure, Lane, Slice
@@ -10,6 +9,7 @@ from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import NGINX, WRK, Tool
 from hbone.bench.workloads.http import Reuse, WrkResult, run_wrk, wrk_command
+from hbone.values import dataclass
 
 POLICIES = 100
 AT_LEAST = 0.95

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from hbone.bench.candidates import Ground, HbonePair, mesh_file
@@ -14,6 +13,7 @@ from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import NGINX, WRK, Tool
 from hbone.bench.workloads.http import GRACE_S, Reuse, WrkResult, parse_wrk, run_wrk, wrk_command
+from hbone.values import dataclass
 
 EVERY_S = 0.25
 WORKLOADS, POLICIES = 200, 20  # that come and go with each change

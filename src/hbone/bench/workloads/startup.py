@@ -1,12 +1,12 @@
 """From the start of both proxies to the moment when they are ready, and what that took."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hbone.bench.figures import CPU_LABEL, PEAK_RSS, Figure, Lane, Slice
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
 from hbone.bench.tools import Tool
+from hbone.values import dataclass
 
 TIME = Figure(name="time", label="until both are ready", unit="ms", better=Better.LOWER, digits=0)
 CPU = Figure(name="cpu", label=CPU_LABEL, unit="ms", better=Better.LOWER, digits=0)

@@ -1,8 +1,9 @@
 """What a check found."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+from hbone.values import dataclass
 
 
 class Status(Enum):

@@ -4,7 +4,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -13,6 +12,7 @@ import click
 from hbone.admin.listings import LISTINGS, Column, Form, Listing
 from hbone.cli.arguments import PATH
 from hbone.cli.output import Format, duration, emit, output_option, size, table
+from hbone.values import dataclass
 
 if TYPE_CHECKING:
     from hbone.admin.client import Place

@@ -1,0 +1,181 @@
+"""`hbone.values.dataclass`: the standard library's classes, with methods that come when they are needed."""
+
+import copy
+import dataclasses
+import inspect
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import field
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+import pytest
+
+import hbone
+from hbone.values import dataclass
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    number: int
+    text: str = "x"
+    notes: dict[str, int] = field(default_factory=dict[str, int], compare=False)
+    secret: str = field(default="s", repr=False)
+    twice: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "twice", 2 * self.number)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    number: int
+    text: str = "x"
+    notes: dict[str, int] = field(default_factory=dict[str, int], compare=False)
+    secret: str = field(default="s", repr=False)
+    twice: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "twice", 2 * self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Generic[T]):
+    first: T
+    second: int = 0
+
+
+@dataclass(slots=True)
+class Open:
+    number: int
+
+
+def written(kind: type) -> bool:
+    """Is `__init__` a function already?"""
+    return inspect.isfunction(vars(kind)["__init__"])
+
+
+def test_no_method_is_written_before_it_is_needed() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Fresh:
+        number: int
+
+    before = written(Fresh)
+    Fresh(1)
+    assert (before, written(Fresh)) == (False, True)
+
+
+@pytest.mark.parametrize("first", ["eq", "hash", "repr", "signature"])
+def test_whichever_method_is_asked_for_first_is_there(first: str) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Fresh:
+        number: int = 1
+
+    made = object.__new__(Fresh)
+    object.__setattr__(made, "number", 7)
+    ask: dict[str, Callable[[], object]] = {
+        "eq": lambda: made.__eq__(made),
+        "hash": lambda: hash(made),
+        "repr": lambda: repr(made),
+        "signature": lambda: inspect.signature(Fresh),
+    }
+    ask[first]()
+    assert (repr(made), hash(made), written(Fresh)) == (f"{Fresh.__qualname__}(number=7)", hash((7,)), True)
+
+
+def test_it_behaves_as_the_standard_librarys_does() -> None:
+    ours, theirs = Whole(number=1, notes={"a": 1}), Model(number=1, notes={"a": 1})
+    assert repr(ours).replace("Whole", "Model") == repr(theirs)
+    assert (hash(ours), ours == Whole(number=1), ours.__eq__(theirs)) == (hash(theirs), True, NotImplemented)
+    assert dataclasses.asdict(ours) == dataclasses.asdict(theirs)
+    assert dataclasses.replace(ours, number=2).twice == 4
+    assert inspect.signature(Whole) == inspect.signature(Model)
+    assert (Whole.__match_args__, Pair.__match_args__) == (Model.__match_args__, ("first", "second"))
+
+
+def test_a_frozen_one_cannot_be_changed() -> None:
+    whole = Whole(number=1)
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'number'"):
+        whole.number = 2  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot delete field 'number'"):
+        del whole.number  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_one_that_is_not_frozen_changes_and_has_no_hash() -> None:
+    one = Open(1)
+    one.number = 2
+    assert one == Open(2)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(one)
+
+
+def test_a_class_keeps_the_methods_that_it_defines() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Own:
+        number: int
+
+        def __repr__(self) -> str:
+            return "mine"
+
+        def __hash__(self) -> int:
+            return 42
+
+    assert (repr(Own(1)), hash(Own(1)), Own(1) == Own(1)) == ("mine", 42, True)
+
+
+def test_it_has_slots_and_nothing_else() -> None:
+    with pytest.raises(AttributeError):
+        Open(1).other = 2  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("value", [Whole(number=3, notes={"a": 1}), Pair("a", 2), Open(5)])
+def test_it_can_be_pickled_and_copied(value: object) -> None:
+    assert pickle.loads(pickle.dumps(value)) == copy.deepcopy(value) == value
+
+
+def test_a_wrong_call_names_the_class_and_the_argument() -> None:
+    with pytest.raises(TypeError, match=r"Whole\.__init__\(\) missing 1 required keyword-only argument: 'number'"):
+        Whole()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def test_forms_that_are_not_the_houses_are_the_standard_librarys() -> None:
+    @dataclass(frozen=True, slots=True, order=True)
+    class Ordered:
+        number: int
+
+    assert written(Ordered)
+    assert Ordered(1) < Ordered(2)
+
+
+def test_a_class_of_a_class_has_the_fields_of_both() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Triple(Pair[int]):
+        third: int = 3
+
+    assert Triple(1, 2) == Triple(1, 2, 3) != Triple(1, 2, 4)
+    assert Triple.__dataclass_params__.frozen  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def test_a_class_variable_among_the_fields_is_refused_and_not_lost() -> None:
+    with pytest.raises(TypeError, match="needs the standard library's dataclass"):
+
+        @dataclass(slots=True)
+        class _Mixed:
+            number: int
+            shared: ClassVar[int] = 1
+
+
+def test_every_value_of_the_program_is_defined_this_way() -> None:
+    """But for the data path's innermost modules, which may be compiled, and define a handful."""
+    root = Path(hbone.__file__).parent
+    by_hand = {"poller.py", "h2link.py", "linkwriter.py", "relay.py", "splice.py", "values.py"}
+    found = [
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if path.name not in by_hand
+        and re.search(r"^from dataclasses import .*\bdataclass\b", path.read_text(), re.MULTILINE)
+    ]
+    assert found == []

@@ -17,6 +17,7 @@ from hbone.config.sections import Logging
 from hbone.discovery.manifests import Defaults
 from hbone.discovery.store import Store
 from hbone.errors import PolicyDenied
+from hbone.policy.traffic import read_traffic
 from hbone.proxy.judge import Facts
 from hbone.telemetry.access import AccessLog
 from hbone.telemetry.log import Logs
@@ -157,6 +158,16 @@ async def test_a_denied_identity_is_answered_401_and_the_line_names_the_policy(t
         line = await mesh.line_with('direction="inbound"', "explicitly denied by: shop/no-jobs")
         assert 'src.identity="spiffe://cluster.local/ns/batch/sa/job"' in line
         assert "http status: 401" in await mesh.line_with('direction="outbound"', "http status: 401")
+
+
+async def test_what_was_denied_is_in_the_log_of_neither_end_as_traffic_that_passed(tmp_path: Path) -> None:
+    async with world(tmp_path, DENY_JOB) as mesh:
+        assert not await mesh.reaches(JOB)
+        await mesh.line_with('direction="inbound"')
+        await mesh.line_with('direction="outbound"')
+        traffic = read_traffic(mesh.lines)
+        assert not traffic.seen
+        assert {str(seen.identity) for seen in traffic.denied} == {"spiffe://cluster.local/ns/batch/sa/job"}
 
 
 async def test_an_allow_policy_keeps_everybody_else_out(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def load_traffic(path: Path) -> Traffic:
         raise UsageError(
             f"{path} cannot be read", why=why, fix="name an access log, or - for standard input"
         ) from error
-    if traffic.others and not traffic.seen and not traffic.unused:
+    if traffic.others and not traffic.asked and not traffic.unused:
         name = "standard input" if str(path) == "-" else str(path)
         why = f"none of its {traffic.others} lines is the access line of a node"
         raise UsageError(f"{name} is no access log", why=why, fix="name the log of hbone's nodes, or of ztunnels")

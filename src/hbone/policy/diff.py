@@ -1,4 +1,4 @@
-"""Which connections that were really seen would get another verdict under other policies."""
+"""Which connections that were really asked for would get another verdict under other policies."""
 
 from hbone.policy.explain import Explanation, explain
 from hbone.policy.traffic import Seen, Traffic, question_of, subject_of
@@ -52,7 +52,7 @@ def compare(old: World, new: World, traffic: Traffic) -> Difference:
     """The workloads are those of `new`, else of `old`: a policy change may come with a change of labels."""
     changed: list[Changed] = []
     unchanged = unknown = 0
-    for seen, count in traffic.seen.items():
+    for seen, count in traffic.asked.items():
         then, now = subject_of(seen, old), subject_of(seen, new)
         then, now = then or now, now or then
         if then is None or now is None:

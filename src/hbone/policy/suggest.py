@@ -1,4 +1,5 @@
-"""The least ALLOW policies that permit what was seen: nothing that was not, as far as rules can say it.
+"""The least ALLOW policies that permit what passed: nothing that did not, as far as rules can say it, and least of all
+what a policy denied.
 
 One policy for each group of workloads that a selector can tell apart; in it one rule for each set of ports, naming
 every caller that used exactly these. Callers without identity are named by address, and then only without identity.

@@ -1,12 +1,14 @@
 """Connections out of an access log, in either layout: who really talks to whom.
 
 Both ends of a connection write a line when it ends, so the same connection may be read twice: of a pair, the end that
-saw more counts. What cannot be placed, such as a line of a connection that was turned away before it was known for
-whom it was, is counted and left out.
+saw more counts. Connections that a policy kept out, or cut, end with such a line too, and are kept apart: somebody
+asked for them, and nobody wanted them. What cannot be placed, such as a line of a connection that was turned away
+before it was known for whom it was, is counted and left out.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Final, cast
@@ -19,6 +21,15 @@ from hbone.values import dataclass
 
 COMPLETE: Final = "connection complete"
 SCOPES: Final = frozenset({"access", "ztunnel::access"})
+DENIALS: Final = (
+    "denied by policy",  # our inbound end, on arrival or after a change
+    " may not connect: only ",  # `hbone expose --allow`
+    "http status: 401",  # the outbound end, ours or ztunnel's
+    "http status: 403",  # of an Envoy's policy
+    "connection closed due to policy rejection",  # ztunnel's inbound end
+    "connection closed due to policy change",
+)
+"""What an access line's error says, somewhere in it, where a policy ended the connection."""
 _FIELD: Final = re.compile(r'([A-Za-z_.]+)=("(?:[^"\\]|\\.)*"|\S*)(?:\s|$)')
 _ESCAPE: Final = re.compile(r"\\(?:u\{([0-9a-f]{1,6})\}|(.))")
 _SHORT: Final = {"n": "\n", "r": "\r", "t": "\t"}
@@ -45,22 +56,30 @@ class Seen:
 class Traffic:
     """What a log tells: how often each was seen, and how many access lines could not be used, by reason.
 
-    `others`: lines that are not blank, and no access lines.
+    `seen` passed all policies, `denied` did not. `others`: lines that are not blank, and no access lines.
     """
 
     seen: dict[Seen, int] = field(default_factory=dict[Seen, int])
+    denied: dict[Seen, int] = field(default_factory=dict[Seen, int])
     unused: dict[str, int] = field(default_factory=dict[str, int])
     others: int = field(default=0, compare=False)
 
     @property
     def connections(self) -> int:
+        """How many passed."""
         return sum(self.seen.values())
+
+    @property
+    def asked(self) -> dict[Seen, int]:
+        """What passed and what was denied."""
+        return dict(Counter(self.seen) + Counter(self.denied))
 
 
 def read_traffic(lines: Iterable[str]) -> Traffic:
     """Lines that are no access lines are passed over; nothing in a log is an error."""
     traffic = Traffic()
-    counts: dict[Seen, dict[str, int]] = {}
+    passed: _Counts = {}
+    denied: _Counts = {}
     for line in lines:
         fields = fields_of(line)
         if fields is None:
@@ -70,11 +89,24 @@ def read_traffic(lines: Iterable[str]) -> Traffic:
         if isinstance(seen, str):
             traffic.unused[seen] = traffic.unused.get(seen, 0) + 1
             continue
-        by_direction = counts.setdefault(seen, {})
+        by_direction = (denied if _was_denied(fields) else passed).setdefault(seen, {})
         direction = str(fields.get("direction"))
         by_direction[direction] = by_direction.get(direction, 0) + 1
-    traffic.seen = {seen: max(by_direction.values()) for seen, by_direction in counts.items()}
+    traffic.seen, traffic.denied = _merged(passed), _merged(denied)
     return traffic
+
+
+_Counts = dict[Seen, dict[str, int]]
+"""Lines of each direction."""
+
+
+def _merged(counts: _Counts) -> dict[Seen, int]:
+    return {seen: max(by_direction.values()) for seen, by_direction in counts.items()}
+
+
+def _was_denied(fields: Mapping[str, object]) -> bool:
+    error = _text(fields, "error")
+    return any(words in error for words in DENIALS)
 
 
 def fields_of(line: str) -> Mapping[str, object] | None:

@@ -10,6 +10,7 @@ from hbone.policy.manifests import Policies
 from hbone.policy.model import MeshNames
 from hbone.policy.suggest import Suggestion, suggest
 from hbone.policy.traffic import Traffic, read_traffic
+from hbone.policy.verdict import NOT_ALLOWED, Decision, Reason, Verdict
 from hbone.policy.world import World
 from hbone.telemetry.access import AccessLog, AccessRecord, Direction, party
 from hbone.times import WallTime
@@ -113,6 +114,33 @@ def test_a_value_that_a_peer_chose_cannot_forge_another() -> None:
     assert other.workload == 'sh"op\\\n\u2028\t\x07/cart-0'
 
 
+DENIALS = (
+    str(Decision(verdict=Verdict.DENY, reason=Reason.DENIED, policy="shop/no", rule=0).denial()),
+    str(NOT_ALLOWED.denial()),
+    "spiffe://cluster.local/ns/x/sa/x may not connect: only web/web may",
+    "http status: 401: a policy at the destination denies this connection",
+    "http status: 403: a policy at the destination denies this connection",
+    "connection closed due to policy rejection: explicitly denied by: shop/no",
+    "connection closed due to policy change",
+    "http status: 401 Unauthorized",
+)
+
+
+@pytest.mark.parametrize("error", DENIALS)
+def test_what_a_policy_kept_out_is_told_apart_from_what_passed(error: str) -> None:
+    traffic = read_traffic(lines(record(), record("inbound", error=error), record("inbound", error=error)))
+    assert list(traffic.seen.values()) == [1]
+    assert list(traffic.denied.values()) == [2]
+    assert list(traffic.asked.values()) == [3]
+    assert traffic.connections == 1
+
+
+def test_a_connection_that_failed_otherwise_passed_all_policies() -> None:
+    traffic = read_traffic(lines(record(error="no connection to 127.0.0.3:8080: connection refused")))
+    assert list(traffic.seen.values()) == [1]
+    assert not traffic.denied
+
+
 # diff
 
 ONLY_WEB = authorization("only-web", "{rules: [{from: [{source: {namespaces: [web]}}]}]}")
@@ -140,6 +168,12 @@ def test_what_stays_and_what_is_unknown_is_counted() -> None:
 def test_a_workload_is_found_by_address_where_the_log_has_no_name() -> None:
     traffic = read_traffic(lines(record(dst=party())))
     assert len(compare(world(ONLY_WEB), world(ONLY_OPS), traffic).changed) == 1
+
+
+def test_a_change_is_also_shown_for_what_was_denied() -> None:
+    traffic = read_traffic(lines(record(error=DENIALS[0])))
+    (changed,) = compare(world(ONLY_OPS), world(ONLY_WEB), traffic).changed
+    assert (changed.count, changed.before.verdict.value, changed.after.verdict.value) == (1, "deny", "allow")
 
 
 def test_new_denials_come_first() -> None:
@@ -178,6 +212,15 @@ def test_the_least_policy_names_callers_and_ports() -> None:
         },
     }
     assert one.notes == ()
+
+
+@pytest.mark.parametrize("error", DENIALS)
+def test_what_was_denied_is_not_suggested(error: str) -> None:
+    intruder = record(src=party("x-0", "x", "spiffe://cluster.local/ns/x/sa/x"), src_addr="127.0.0.66:1", error=error)
+    (one,) = suggest(read_traffic(lines(record(), intruder)), world())
+    assert "cluster.local/ns/web/sa/frontend" in manifest(one)
+    assert "ns/x/sa/x" not in manifest(one)
+    assert suggest(read_traffic(lines(intruder)), world()) == ()
 
 
 def seen_by(account: str, port: int, ip: str = "127.0.0.2") -> AccessRecord:

@@ -309,10 +309,10 @@ def _difference(difference: "Difference", unused: dict[str, int]) -> str:
 )
 @mesh_options
 def suggest(traffic: Path, manifests: Path | None, output: str, **mesh: Any) -> None:
-    """Propose the least ALLOW policies that permit what an access log saw.
+    """Propose the least ALLOW policies that permit what an access log saw pass.
 
-    With --manifests there is one for each kind of workload, without one for each namespace. Look through them before
-    you apply them: what was not seen will be denied.
+    What a policy denied is left out. With --manifests there is one for each kind of workload, without one for each
+    namespace. Look through them before you apply them: what was not seen will be denied.
 
     \b
     hbone policy suggest --traffic access.log --manifests ./mesh > allow.yaml
@@ -341,5 +341,7 @@ def suggest(traffic: Path, manifests: Path | None, output: str, **mesh: Any) -> 
             yaml.safe_dump(one.manifest, sort_keys=False, allow_unicode=True, default_flow_style=False), nl=False
         )
     click.echo(f"{_number(len(found), 'policy', 'policies')} from {_number(seen.connections, 'connection')}", err=True)
+    if seen.denied:
+        click.echo(f"{_number(sum(seen.denied.values()), 'connection')} left out: denied by a policy", err=True)
     for reason, count in seen.unused.items():
         click.echo(f"{_number(count, 'line')} not used: {reason}", err=True)

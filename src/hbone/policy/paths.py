@@ -1,4 +1,4 @@
-"""Request paths: what is taken off before rules see them, and templates with `{*}` and `{**}`."""
+"""Request paths as Envoy has them: what is taken off before rules see them, and templates with `{*}` and `{**}`."""
 
 import re
 from enum import Enum
@@ -32,10 +32,9 @@ def path_of(target: str, normalization: Normalization = Normalization.BASE) -> s
         return path
     if normalization is Normalization.DECODE_AND_MERGE_SLASHES:
         path = _ENCODED_SLASHES.sub("/", path)
-    path = _UNRESERVED.sub(_decoded, path.replace("\\", "/"))
-    if normalization is not Normalization.BASE:
-        path = _SLASHES.sub("/", path)
-    return _without_dots(path)
+    path = _without_dots(_UNRESERVED.sub(_decoded, path.replace("\\", "/")))
+    # Last, as Envoy does: before, ".." would take away another segment (`//../` one slash, not the name before it).
+    return path if normalization is Normalization.BASE else _SLASHES.sub("/", path)
 
 
 def _decoded(encoded: re.Match[str]) -> str:
@@ -90,7 +89,7 @@ def template_pattern(text: str) -> re.Pattern[str]:
         if segment == ONE:
             pattern += "/[^/]+"
         elif segment == ANY:
-            pattern += "(?:/[^/]*)*"
+            pattern += "/.*"  # Envoy keeps the slashes on both sides: `/a/{**}` does not fit `/a`
         else:
             pattern += "/" + re.escape(segment)
     return re.compile(pattern)

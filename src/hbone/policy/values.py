@@ -16,11 +16,15 @@ from hbone.policy.paths import check_template, is_template
 MAX_ACCOUNT_CHARS: Final = 320
 _MAPPED: Final = ip_network("::ffff:0:0/96")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_LENGTH: Final = re.compile(r"[0-9]{1,3}")  # of a range's prefix
 
 
 def parse_prefix(text: str) -> Prefix:
     """An address or a range, host bits or not; a range of v4-mapped addresses is one of IPv4. Raises InvalidAddress."""
+    _, slash, length = text.partition("/")
     try:
+        if slash and not _LENGTH.fullmatch(length):  # the library takes masks too, and 0.0.0.0 for everything
+            raise ValueError(length)
         network = ip_network(text, strict=False)
     except ValueError as error:
         raise InvalidAddress(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hbone.addr import InvalidAddress
 from hbone.policy.manifests import Mode, TargetRef
 from hbone.policy.model import Account, Action, Field, Form, Pattern, Template
 from hbone.policy.values import parse_prefix
@@ -344,3 +345,12 @@ def test_a_mistake_in_a_request_authentication_is_refused(rule: str, words: str)
 
 def test_a_range_with_host_bits_is_the_range() -> None:
     assert parse_prefix("10.1.2.3/8") == parse_prefix("10.0.0.0/8")
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.1/0.0.0.0", "10.0.0.0/255.0.0.0", "10.0.0.0/0.0.0.255", "10.0.0.0/", "::/ffff::"]
+)
+def test_a_range_by_mask_is_refused_and_never_read_as_another(text: str) -> None:
+    """Istio takes prefix lengths alone; `/0.0.0.0` would be everything."""
+    with pytest.raises(InvalidAddress, match="neither an IP address nor a range"):
+        parse_prefix(text)

@@ -21,6 +21,7 @@ from hbone.policy.model import (
     Constraint,
     Destination,
     Field,
+    Form,
     Match,
     MeshNames,
     Pattern,
@@ -186,10 +187,18 @@ def _widened(constraint: Constraint, known: tuple[str, ...]) -> Constraint:
             return constraint
 
     def widened(values: Iterable[Value]) -> tuple[Value, ...]:
-        texts = [text for value in values for text in expand(str(value), known)]
-        return tuple(Pattern.parse(text) for text in dict.fromkeys(texts))
+        found: dict[Value, None] = {}
+        for value in values:
+            texts = () if _is_nobodys(value) else expand(str(value), known)
+            found |= dict.fromkeys(map(Pattern.parse, texts)) if texts else {value: None}
+        return tuple(found)
 
     return replace(constraint, allowed=widened(constraint.allowed), refused=widened(constraint.refused))
+
+
+def _is_nobodys(value: Value) -> bool:
+    """An exact name with a "*", which others who compile can say: as text it would be read as a pattern."""
+    return isinstance(value, Pattern) and value.form is Form.EXACT and "*" in value.text
 
 
 def expand_principal(written: str, known: tuple[str, ...]) -> list[str]:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from hbone.addr import parse_ip
-from hbone.policy.compile import compile_policies, expand_principal, l7_names
+from hbone.policy.compile import compile_policies, expand_principal, l7_names, with_aliases
 from hbone.policy.match import Layer
-from hbone.policy.model import Action, Authorization, Field, Form, MeshNames, Pattern, Request, Scope
-from tests.unit.policy.builders import WORKLOADS, allows, authorization, policies, question, world
+from hbone.policy.model import Action, Authorization, Constraint, Field, Form, MeshNames, Pattern, Request, Scope
+from tests.unit.policy.builders import WORKLOADS, allows, authorization, held, policies, question, rule, world
 
 
 def compiled(*manifests: str, names: MeshNames | None = None, layer: Layer = Layer.L4) -> tuple[Authorization, ...]:
@@ -227,6 +227,14 @@ def test_every_field_of_requests_is_enforced_by_a_proxy_that_reads_them(rule: st
 )
 def test_a_principal_is_widened_to_the_aliases(written: str, known: tuple[str, ...], expanded: list[str]) -> None:
     assert expand_principal(written, known) == expanded
+
+
+@pytest.mark.parametrize("text", ["cluster.local/ns/a/sa/b*", "cluster.local/ns/a/*", "*.new/ns/a/sa/b", "a*", "*"])
+def test_an_exact_principal_stays_exact_whatever_its_letters(text: str) -> None:
+    """Manifests cannot say it, other control planes can: a '*' in an exact name is that letter, which nobody has."""
+    exact = Constraint(field=Field.PRINCIPALS, allowed=(Pattern(Form.EXACT, text),))
+    (widened,) = with_aliases(held("p", rule(exact)), MeshNames(trust_domain="x.new")).rules
+    assert widened.clauses[0].matches[0].constraints == (exact,)
 
 
 def test_aliases_reach_every_place_where_a_principal_stands() -> None:

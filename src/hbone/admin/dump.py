@@ -25,6 +25,7 @@ def config_dump(source: AdminSource) -> Keyed:
         (
             ("workloads", Listed(map(workload_fields, directory.workloads()))),
             ("services", Listed(_service(directory, service) for service in directory.services())),
+            ("policies", Listed(source.policies())),
             ("version", {"version": process.version}),
             ("config", source.config()),
             ("certificates", Listed(_certificates(source.certificates(), tuple(source.roots())))),

@@ -220,8 +220,10 @@ def _plain_match(match: Match) -> dict[str, Plain]:
 
 def _plain_value(value: model.Value) -> Plain:
     match value:
+        case Pattern(form=Form.PRESENT):
+            return {"Presence": []}  # ztunnel's spelling in its config dump
         case Pattern(form=form, text=text):
-            return {form.name.capitalize() if form is not Form.PRESENT else "Presence": text}
+            return {form.name.capitalize(): text}
         case Account(namespace=namespace, service_account=account):
             return {"namespace": namespace, "serviceAccount": account}
         case int():

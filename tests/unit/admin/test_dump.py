@@ -18,6 +18,7 @@ def test_the_keys_that_ztunnel_has_come_first() -> None:
     assert list(dump()) == [
         "workloads",
         "services",
+        "policies",
         "version",
         "config",
         "certificates",
@@ -52,6 +53,18 @@ def test_services_have_their_endpoints_by_uid() -> None:
             "status": "Healthy",
         }
     }
+
+
+def test_policies_are_spelled_as_in_the_local_file() -> None:
+    (policy,) = dump()["policies"]
+    assert {key: policy[key] for key in ("namespace", "name", "scope", "action", "dryRun")} == {
+        "namespace": "shop",
+        "name": "only-web",
+        "scope": "Namespace",
+        "action": "Allow",
+        "dryRun": False,
+    }
+    assert policy["rules"] == [[[{"principals": [{"Exact": "cluster.local/ns/web/sa/web"}]}]]]
 
 
 def test_certificates_have_ztunnels_states_and_the_roots_of_their_own_domain() -> None:

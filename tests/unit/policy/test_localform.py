@@ -140,7 +140,7 @@ def test_a_policy_is_shown_in_the_same_shape() -> None:
         "dryRun": False,
         "rules": [
             [
-                [{"principals": [{"Presence": ""}, {"Prefix": "a/"}], "notPrincipals": [{"Suffix": "b"}]}],
+                [{"principals": [{"Presence": []}, {"Prefix": "a/"}], "notPrincipals": [{"Suffix": "b"}]}],
                 [{"sourceIps": ["10.0.0.0/8"]}],
                 [{"destinationPorts": [80]}],
             ],

@@ -124,7 +124,10 @@ def settings_page() -> Iterator[str]:
         "Durations: seconds, or `250ms`, `30s`, `5m`, `1h30m`. Sizes: bytes, or `64KiB`, `4MiB`. Listeners: "
         "`ADDRESS:PORT`, `unix:/PATH`, `fd:N` (a descriptor that was handed down), or `off`."
     )
-    yield from prose("The last column says what a changed value takes:")
+    yield from prose(
+        "A control plane reads its file again as it changes, and takes it whole or not at all; a node reads its file "
+        "when it starts. The last column says what a changed value takes:"
+    )
     yield from (f"- **{word}**: {meaning}" for word, meaning in APPLIES.items())
     yield ""
     yield from _model(

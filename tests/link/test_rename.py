@@ -120,14 +120,14 @@ async def test_those_who_federate_with_a_mesh_do_not_notice_that_it_is_renamed(t
             other.control.federation.refresh()  # the endpoint shows the new name now
             await mesh.until(lambda: (view()[0].looked_at or 0) > before and not view()[0].error)
             # the partner takes the new name while both are good
-            await other.restart(federation=[{**partner, "trust_domain": NEW, "trust_domain_aliases": [OLD]}])
+            await other.change(federation=[{**partner, "trust_domain": NEW, "trust_domain_aliases": [OLD]}])
             await all_current(other, 1)
             other.serve_from(mesh, server, "cart.test", app.port)
             cart = named(NEW, "shop/cart")
             await mesh.until(lambda: any(cart in one.identities for one in client.node.store.services()))
             await mesh.restart(trust_domain_aliases=[])
             await all_current(mesh, 1)
-            await other.restart(federation=[{**partner, "trust_domain": NEW}])
+            await other.change(federation=[{**partner, "trust_domain": NEW}])
             await all_current(other, 1)
             seen = f'dst.identity="{cart}"'
             await mesh.until(lambda: any(seen in line for line in server.lines()))

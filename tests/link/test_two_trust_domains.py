@@ -89,7 +89,7 @@ async def test_removing_the_bundle_of_a_trust_domain_cuts_its_tunnels_and_nobody
         await x.until(lambda: bool(x.control.federation.problems()))
         assert await talks(streams[of_y])
 
-        await x.restart(federation=[{"trust_domain": Z, "bundle": z.bundle_file()}])
+        await x.change(federation=[{"trust_domain": Z, "bundle": z.bundle_file()}])
         assert await streams[of_y].ending() == "reset", "never a clean end"
         assert await talks(streams[ours])
         assert await talks(streams[of_z])
@@ -100,6 +100,8 @@ async def test_removing_the_bundle_of_a_trust_domain_cuts_its_tunnels_and_nobody
         await x.until(lambda: any(said in line for line in server.lines()))
         for tcp in streams.values():
             tcp.close()
+        await x.change(federation=[{"trust_domain": one.trust_domain, "bundle": one.bundle_file()} for one in (y, z)])
+        await until_reached(*nodes)
 
 
 async def test_a_restart_of_the_control_plane_cuts_no_tunnel_of_another_trust_domain(tmp_path: Path) -> None:

@@ -59,8 +59,7 @@ class CaMesh:
 
     async def start(self) -> None:
         place = Place(environment={}, state_dir=self.state)
-        settings = {"svid_ttl_s": self.ttl_s, **self._settings}
-        self.control = Control(ControlSettings.model_validate({"state_dir": self.state, **settings}), place)
+        self.control = Control(ControlSettings.model_validate({**self._given(), **self._settings}), place)
         await self.control.__aenter__()
         self.up = True
         self._publish()
@@ -75,6 +74,15 @@ class CaMesh:
         await self.stop()
         self._settings |= settings
         await self.start()
+
+    async def change(self, **settings: Any) -> None:
+        """Settings that it takes while it runs; raises InvalidConfiguration."""
+        changed = self._settings | settings
+        await self.control.change(self.control.settings.model_validate({**self._given(), **changed}))
+        self._settings = changed
+
+    def _given(self) -> dict[str, Any]:
+        return {"state_dir": self.state, "svid_ttl_s": self.ttl_s}
 
     @property
     def trust_domain(self) -> str:

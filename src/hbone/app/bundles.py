@@ -13,8 +13,8 @@ from hbone.app.options import open_listener
 from hbone.ca.generations import ANNOUNCED_FOR
 from hbone.config.federated import FederatedDomain
 from hbone.control.bundle_fetch import Endpoint, SpiffeEndpoint, WebEndpoint
-from hbone.control.federation import Partner
 from hbone.control.nodes import control_identity
+from hbone.control.partner import Partner
 from hbone.control.serving import AnonymousContexts, FileContexts
 from hbone.control.tls_listener import TlsListener
 

@@ -14,6 +14,7 @@ from hbone.app.doors import Doors, House
 from hbone.app.kept import collector_off
 from hbone.app.options import domain_names, mesh_names
 from hbone.app.place import Place
+from hbone.app.reread import ControlFile, Reread
 from hbone.app.run import Stop, calm_collector
 from hbone.app.sources import FileSources, MeshFiles, Protected
 from hbone.ca.authority import Lifetimes
@@ -199,9 +200,8 @@ class Control:
 
     async def _server(self) -> ControlServer:
         settings, place, ca = self.settings, self.ca.place, self.ca
-        rules = IssueRules(default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s, aliases=place.aliases)
         self.issuer = Issuer(
-            lambda: ca.authorities.signing, clock=place.clock, rng=place.rng, ledger=ca.ledger, rules=rules
+            lambda: ca.authorities.signing, clock=place.clock, rng=place.rng, ledger=ca.ledger, rules=self._rules()
         )
         self.doors.serve_processes(self.issuer)
         registry = Registry(
@@ -225,6 +225,27 @@ class Control:
                 local=self.doors.local,
             )
         )
+
+    def _rules(self) -> IssueRules:
+        settings = self.settings
+        return IssueRules(
+            default_ttl_s=settings.svid_ttl_s, max_ttl_s=settings.max_svid_ttl_s, aliases=self.ca.place.aliases
+        )
+
+    async def change(self, settings: ControlSettings) -> None:
+        """Put settings in force that differ in live ones only. Raises InvalidConfiguration, with nothing changed."""
+        await self.federation.change([partner_of(one) for one in settings.federation])
+        self.settings = settings
+        self.issuer.rules = self._rules()
+
+    def follow(self, file: ControlFile, also: Callable[[ControlSettings], None] = lambda _: None) -> None:
+        """Take the file's changes from now on; `also` is told of each."""
+
+        async def put(settings: ControlSettings) -> None:
+            await self.change(settings)
+            also(settings)
+
+        self._tasks.keep(Reread(file, self.settings, put).run, name="follow the settings")
 
     @property
     def _access(self) -> UnixAccess:
@@ -258,10 +279,14 @@ def _no_pin(path: Path) -> Problem:
     return Problem(what="no such file", fix=fix, field="pkcs11.pin_file", file=str(path))
 
 
-async def run_control(settings: ControlSettings, place: Place, logs: Logs, stop: Stop, *, say: Say) -> int:
-    """A control plane until `stop`; the exit code."""
+async def run_control(
+    settings: ControlSettings, place: Place, logs: Logs, stop: Stop, *, say: Say, file: ControlFile | None = None
+) -> int:
+    """A control plane until `stop`; the exit code. `file`: where its settings came from, to be followed."""
     logs.batch_with(asyncio.get_running_loop().call_later)
     async with Control(settings, place) as control:
+        if file is not None:
+            control.follow(file, lambda changed: logs.take_levels(changed.logging.log_level))
         calm_collector()
         say(control.summary())
         await stop.wait()

@@ -90,7 +90,7 @@ class Doors:
     def serve_processes(self, issuer: Issuer) -> None:
         """Have the processes of this machine served identities, if any rule gives them one."""
         settings, place = self._house.settings, self._house.ca.place
-        self.keeper = IdentityKeeper(LocalCa(issuer, ttl_s=settings.svid_ttl_s), place.clock, place.rng)
+        self.keeper = IdentityKeeper(LocalCa(issuer), place.clock, place.rng)
         trust, access = self._house.ca.trust, self._house.access
         workloads = LocalWorkloads(
             trust_domain=place.trust_domain,

@@ -9,6 +9,7 @@ from hbone.app.control import Control
 from hbone.app.node import Node
 from hbone.app.parts import NodeParts
 from hbone.app.place import Place
+from hbone.app.reread import ControlFile
 from hbone.app.run import Stop, calm_collector
 from hbone.app.workers.choice import worker_count
 from hbone.config.model import ControlSettings, NodeSettings
@@ -29,10 +30,11 @@ log = logging.getLogger("hbone.node")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpSettings:
-    """Both halves."""
+    """Both halves. `control_file`: where the first came from, to be followed."""
 
     control: ControlSettings
     node: NodeSettings
+    control_file: ControlFile | None = None
 
 
 class _OwnCa:
@@ -127,6 +129,8 @@ async def run_up(settings: UpSettings, place: Place, logs: Logs, stop: Stop, *, 
     """Until `stop`; the exit code."""
     logs.batch_with(asyncio.get_running_loop().call_later)
     async with Up(settings, place, logs, stop.set) as up:
+        if settings.control_file is not None:
+            up.control.follow(settings.control_file)
         await stop.unless_set(up.node.wait_ready())
         calm_collector()
         if not stop.is_set:

@@ -1,14 +1,16 @@
 """From a command's options to settings: files read, flags named as the user typed them."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hbone.app.options import ListenerFailed
+from hbone.app.reread import ControlFile
 from hbone.app.sources import read_text
 from hbone.config.catalogue import ENV_PREFIX
 from hbone.config.load import Flag, Loaded, Origin, OriginKind, SettingsFile
+from hbone.config.model import ControlSettings
 from hbone.errors import InvalidConfiguration, Problem
 
 _FLAGS = ("inbound", "socks")  # of both `hbone up` and `hbone node`
@@ -26,6 +28,11 @@ _PLACES = {
 def settings_file(path: Path | None) -> SettingsFile | None:
     """The settings file that an option names; raises InvalidConfiguration when it cannot be read."""
     return None if path is None else SettingsFile(name=str(path), text=read_text(path))
+
+
+def control_file(path: Path | None, load: Callable[[], Loaded[ControlSettings]]) -> ControlFile | None:
+    """A control plane's settings file to be followed: none for what can be read once only, a pipe for one."""
+    return ControlFile(path=path, load=load) if path is not None and path.is_file() else None
 
 
 def node_flags(given: Mapping[str, object], *, spelling: Mapping[str, str] | None = None) -> tuple[Flag, ...]:

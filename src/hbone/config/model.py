@@ -276,7 +276,7 @@ class ControlSettings(Settings):
     network: str = setting("", "network of workloads that name none")
     cluster_id: str = setting("Kubernetes", "cluster of workloads that name none")
     cluster_domain: str = setting("cluster.local", "DNS suffix of services")
-    manifests: Path | None = setting(None, "directory of manifests, re-read when it changes", LIVE)
+    manifests: Path | None = setting(None, "directory of manifests; what is in it is re-read when it changes")
     allow_empty_mesh: bool = setting(False, _ALLOW_EMPTY)
     state_dir: Path | None = setting(
         None, "where state is kept, mode 0700; by default $XDG_STATE_HOME/hbone, /var/lib/hbone for root"
@@ -302,7 +302,7 @@ class ControlSettings(Settings):
         env=("CA_TRUSTED_NODE_ACCOUNTS",),
     )  # fmt: skip
     bundle_endpoint: BundleEndpoint = setting(BundleEndpoint, "how this trust domain's bundle is served to others")
-    federation: tuple[FederatedDomain, ...] = setting((), "other trust domains whose identities are accepted")
+    federation: tuple[FederatedDomain, ...] = setting((), "other trust domains whose identities are accepted", LIVE)
     attest: tuple[Attest, ...] = setting((), "which processes of this machine have which identity")
     workload_socket: Path | None = setting(
         None, "Unix socket of the SPIFFE Workload API and of SDS; by default workload.sock in the state directory, "
@@ -320,5 +320,4 @@ class ControlSettings(Settings):
         Rate(burst=2000, per_s=200), "certificates that one caller (a user of this machine, a node) may ask for"
     )
     listeners: ControlListeners = setting(ControlListeners, "where to listen")
-    drain_deadline_s: Duration = setting(5.0, "how long requests may finish after SIGTERM", LIVE)
     logging: Logging = setting(Logging, "log")

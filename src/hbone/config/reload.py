@@ -28,6 +28,11 @@ def changes(old: Settings, new: Settings) -> tuple[Change, ...]:
     return tuple(found)
 
 
+def not_live(found: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Those that a process cannot take while it runs."""
+    return tuple(change for change in found if change.applies is not Applies.LIVE)
+
+
 def strongest(found: tuple[Change, ...]) -> Applies:
     """What it takes to apply them all."""
     kinds = {change.applies for change in found}

@@ -1,7 +1,7 @@
 """Bundles of other trust domains on disk: the last good one of each partner."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hbone.identity.spiffe import TrustDomain
 from hbone.times import WallTime
@@ -33,6 +33,9 @@ def put(database: sqlite3.Connection, row: BundleRow) -> None:
     )
 
 
-def forget_all_but(database: sqlite3.Connection, names: Sequence[str]) -> None:
+def replace(database: sqlite3.Connection, names: Sequence[str], rows: Iterable[BundleRow]) -> None:
+    """Put `rows`, and forget all domains but `names`."""
     kept = ",".join("?" * len(names))
     database.execute(f"DELETE FROM federated_bundles WHERE trust_domain NOT IN ({kept})", names)  # noqa: S608 - "?"s
+    for row in rows:
+        put(database, row)

@@ -2,34 +2,32 @@
 
     federation = await Federation.open(parts, partners)    # what was known before is in force again
     federation.start(tasks)
+    await federation.change(partners)                      # who is what it was is not disturbed
 
 Each partner is looked after by itself: one that is away, or serves rubbish, keeps its last good bundle and delays
-nobody. What counts as good is decided by `hbone.identity.federation`. A partner that is no longer named is forgotten
-at the next start, and with it everything that its bundle vouched for.
+nobody. What counts as good, and what a change of partners means, is decided by `hbone.identity.federation`. A partner
+that is no longer named is forgotten, and with it everything that its bundle vouched for.
 """
 
 import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import field
+from collections.abc import Mapping, Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from hbone.control import federated_rows
 from hbone.control.bundle_fetch import Endpoint, fetch
-from hbone.control.federated_rows import BundleRow
 from hbone.control.manifests_watch import FilesWatch
+from hbone.control.partner import BundleFile, Known, Partner, load_bundle, unfit
 from hbone.control.store import StateStore
 from hbone.control.trust import Trust
-from hbone.control.trust_resource import DomainTrust
 from hbone.errors import HboneError, InvalidConfiguration, Problem
-from hbone.identity.bundle import BundleDocument, InvalidBundle, TrustBundle
-from hbone.identity.federation import BundleRefused, Owners, check_bundle, next_look_s
-from hbone.identity.revocation import Revocations, key_hash
+from hbone.identity.bundle import BundleDocument
+from hbone.identity.federation import BundleRefused, Owners, Relations, check_bundle, next_look_s
+from hbone.identity.revocation import key_hash
 from hbone.identity.spiffe import TrustDomain
 from hbone.net.tasks import Tasks
 from hbone.times import Clock, Instant, Rng, WallTime
@@ -37,22 +35,8 @@ from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 
-_MAX_FILE_BYTES: Final = 1 << 20
-_PEM: Final = b"-----BEGIN"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Partner:
-    """Another trust domain, as the operator named it. `file`: its bundle; with an `endpoint` the first one only.
-    `aliases`: further names of it."""
-
-    domain: TrustDomain
-    aliases: frozenset[TrustDomain] = frozenset()
-    endpoint: Endpoint | None = None
-    file: Path | None = None
-
-    def __str__(self) -> str:
-        return str(self.endpoint or self.file)
+_Partners = Mapping[TrustDomain, Known]
+_Watches = dict[Known, FilesWatch[BundleFile]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,47 +63,15 @@ class FederatedView:
     error: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Known:
-    """What is known of one partner. `file_sha256`: of the file that was taken last, empty for none."""
-
-    partner: Partner
-    document: BundleDocument | None = None
-    taken_at: WallTime | None = None
-    file_sha256: str = ""
-    looked_at: WallTime | None = None
-    next_at: Instant | None = None
-    failures: int = 0
-    error: str = ""
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def trust(self) -> DomainTrust | None:
-        document = self.document
-        if document is None:
-            return None
-        return DomainTrust(
-            domain=self.partner.domain,
-            roots=document.roots,
-            revocations=Revocations(),
-            sequence=document.sequence or 0,
-            aliases=self.partner.aliases,
-            jwt_keys=document.jwt_keys,
-            document_sequence=document.sequence,
-        )
-
-
-_File = tuple[BundleDocument, str]
-"""A bundle from a file, and the file's SHA-256."""
-
-
 class Federation:
     """All partners of one control plane. Use `open`."""
 
-    def __init__(self, parts: FederationParts, partners: Sequence[Partner]) -> None:
+    def __init__(self, parts: FederationParts) -> None:
         self._parts = parts
-        self._known = {one.domain: _Known(partner=one) for one in partners}
-        self._watches = [self._watch(one, one.partner.file) for one in self._known.values() if one.partner.file]
+        self._known: _Partners = {}
+        self._next: _Partners = {}  # while a change is being prepared
+        self._watches: _Watches = {}
+        self._tasks: Tasks | None = None
 
     @classmethod
     async def open(cls, parts: FederationParts, partners: Sequence[Partner]) -> Self:
@@ -127,29 +79,88 @@ class Federation:
 
         Raises InvalidConfiguration for files that hold no bundle, StoreFailed.
         """
-        federation = cls(parts, partners)
-        for row in await parts.store.read(federated_rows.stored):
-            federation._restore(row)
-        names = [str(one.domain) for one in partners]
-        await parts.store.write(lambda database: federated_rows.forget_all_but(database, names))
+        federation = cls(parts)
+        rows = await parts.store.read(federated_rows.stored)
+        federation._known = {row.domain: Known.of_row(row) for row in rows}
+        await federation.change(partners)
+        return federation
+
+    def start(self, tasks: Tasks) -> None:
+        """Keep all of them fresh from now on, and those that a change brings."""
+        self._tasks = tasks
+        for one in self._known.values():
+            self._look_after(one)
+
+    async def change(self, partners: Sequence[Partner]) -> None:
+        """These from now on, all at once. Who is what it was is not disturbed; of whom something else is said keeps
+        its bundle and is asked anew. One call at a time.
+
+        Raises InvalidConfiguration for files that hold no bundle: then nothing has changed; StoreFailed: then it is
+        in force, and on disk with the next change.
+        """
+        wanted = {one.domain: one for one in partners}
+        before = self._known
+        relations = Relations.of({name: one.partner for name, one in before.items()}, wanted)
+        fresh = {name: Known(partner=wanted[name]) for name in (*relations.changed, *relations.begun)}
+        former = {one: before.get(relations.former(name, one.partner.aliases)) for name, one in fresh.items()}
+        self._next = {name: fresh.get(name) or before[name] for name in wanted}
+        watches = await self._prepare(former)
+        for name in (*relations.changed, *relations.ended):
+            self._leave(before[name])
+        self._known = self._next
+        self._watches |= watches
+        self._publish()
+        for name in relations.ended:
+            log.info("federation has ended", extra={"trust_domain": name})
+        for one, was in former.items():
+            _tell(one, None if was is None else was.document)
+            self._look_after(one)
+        rows = [one.row for one in former if one.row is not None]
+        await self._parts.store.write(lambda database: federated_rows.replace(database, list(wanted), rows))
+
+    async def _prepare(self, fresh: Mapping[Known, Known | None]) -> _Watches:
+        """What these will start with, before they are in force: what was known of each, and what its file says."""
+        watches: _Watches = {}
         problems: list[Problem] = []
-        for watch in federation._watches:
+        for one, before in fresh.items():
+            one.inherit(before)
+            if one.partner.file is None:
+                continue
+            watch = watches[one] = self._watch(one, one.partner.file)
             try:
                 await watch.load()
             except InvalidConfiguration as error:
                 problems += error.problems
         if problems:
             raise InvalidConfiguration(problems)
-        federation._publish()
-        return federation
+        for one, before in fresh.items():  # the world went on while files were read
+            if before is not None and one.file_sha256 == before.file_sha256:
+                one.inherit(before)
+            elif one.document is not None and one.partner.file is not None:
+                self._check_file(one.document, one, one.partner.file)
+        return watches
 
-    def start(self, tasks: Tasks) -> None:
-        """Keep all of them fresh from now on."""
-        for one in self._known.values():
-            if one.partner.endpoint is not None:
-                tasks.keep(partial(self._keep, one, one.partner.endpoint), name=f"bundle of {one.partner.domain}")
-        for watch in self._watches:
-            tasks.keep(watch.run, name="watch a bundle")
+    def _check_file(self, document: BundleDocument, one: Known, file: Path) -> None:
+        try:
+            check_bundle(document, one.domain, None, self._owners(one))
+        except BundleRefused as error:
+            raise unfit(error, file) from error
+
+    def _look_after(self, one: Known) -> None:
+        if self._tasks is None:
+            return  # not started yet
+        if one.partner.endpoint is not None:
+            keep = partial(self._keep, one, one.partner.endpoint)
+            one.tasks.append(self._tasks.keep(keep, name=f"bundle of {one.domain}"))
+        watch = self._watches.get(one)
+        if watch is not None:
+            one.tasks.append(self._tasks.keep(watch.run, name="watch a bundle"))
+
+    def _leave(self, one: Known) -> None:
+        """Look after it no more."""
+        self._watches.pop(one, None)
+        for task in one.tasks:
+            task.cancel()
 
     def refresh(self) -> None:
         """Look at every endpoint now."""
@@ -160,7 +171,7 @@ class Federation:
         now, problems = self._parts.clock.now(), self.problems()
         return tuple(
             FederatedView(
-                domain=one.partner.domain,
+                domain=one.domain,
                 source=str(one.partner),
                 document=one.document,
                 taken_at=one.taken_at,
@@ -173,11 +184,11 @@ class Federation:
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the files as they are now; what they said before is in force."""
-        return tuple(problem for watch in self._watches for problem in watch.problems)
+        return tuple(problem for watch in self._watches.values() for problem in watch.problems)
 
     # --- endpoints ----------------------------------------------------------------------------------------------
 
-    async def _keep(self, one: _Known, endpoint: Endpoint) -> None:
+    async def _keep(self, one: Known, endpoint: Endpoint) -> None:
         parts = self._parts
         while True:
             one.wake.clear()
@@ -188,11 +199,11 @@ class Federation:
                 async with asyncio.timeout(pause_s):
                     await one.wake.wait()
 
-    async def _look(self, one: _Known, endpoint: Endpoint) -> None:
-        parts, domain = self._parts, one.partner.domain
+    async def _look(self, one: Known, endpoint: Endpoint) -> None:
+        parts, domain = self._parts, one.domain
         try:
             found = BundleDocument.from_json(await fetch(endpoint, parts.trust.everybody, parts.clock))
-            check_bundle(found, domain, one.document, self._owners(domain))
+            check_bundle(found, domain, one.document, self._owners(one))
         except HboneError as error:
             self._failed(one, error)
             return
@@ -206,89 +217,67 @@ class Federation:
         if found != one.document:
             self._take(one, found)
 
-    def _failed(self, one: _Known, error: HboneError) -> None:
+    def _failed(self, one: Known, error: HboneError) -> None:
         one.failures += 1
         if str(error) != one.error:  # said once, not each time
-            values = {"trust_domain": one.partner.domain, "error": str(error), "known": one.document is not None}
+            values = {"trust_domain": one.domain, "error": str(error), "known": one.document is not None}
             log.warning("no new bundle of another trust domain", extra=values)
         one.error = str(error)
 
     # --- files --------------------------------------------------------------------------------------------------
 
-    def _watch(self, one: _Known, path: Path) -> FilesWatch[_File]:
-        return FilesWatch(path, partial(self._read, one), partial(self._take_file, one), what="bundle")
+    def _watch(self, one: Known, path: Path) -> FilesWatch[BundleFile]:
+        def load(file: Path) -> BundleFile:
+            return load_bundle(file, one.domain, self._owners(one))
 
-    def _read(self, one: _Known, path: Path) -> _File:
-        """Raises InvalidConfiguration. A file is the operator's word: its number is held against no former one."""
-        domain = one.partner.domain
-        try:
-            with path.open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES + 1)
-            found = read_bundle(content, domain)
-            check_bundle(found, domain, None, self._owners(domain))
-        except OSError as error:
-            what = (error.strerror or str(error)).lower()
-            fix = f"write the bundle of {domain} there"
-            raise InvalidConfiguration([Problem(what=what, fix=fix, file=str(path))]) from error
-        except (InvalidBundle, BundleRefused) as error:
-            what = f"{error.what}: {error.why}" if error.why else error.what
-            raise InvalidConfiguration([Problem(what=what, fix=error.fix, file=str(path))]) from error
-        return found, sha256(content).hexdigest()
+        return FilesWatch(path, load, partial(self._take_file, one), what="bundle")
 
-    def _take_file(self, one: _Known, found: _File) -> None:
+    def _take_file(self, one: Known, found: BundleFile) -> None:
         """In force if it is another file than the last one taken: an endpoint's bundle is newer than the file that
         the relationship began with."""
-        document, digest = found
-        if digest != one.file_sha256 or one.document is None:
-            one.file_sha256 = digest
+        if found.sha256 != one.file_sha256 or one.document is None:
+            one.file_sha256 = found.sha256
             one.looked_at = self._parts.clock.wall()
-            self._take(one, document)
+            self._take(one, found.document)
             one.wake.set()
 
     # --- what is known ------------------------------------------------------------------------------------------
 
-    def _take(self, one: _Known, document: BundleDocument) -> None:
-        """In force at once, and on disk soon."""
-        domain, before = one.partner.domain, one.document
+    def _take(self, one: Known, document: BundleDocument) -> None:
+        """In force at once, and on disk soon; of one that is being prepared, when all of the change is."""
+        before = one.document
         one.document, one.taken_at = document, self._parts.clock.wall()
-        row = BundleRow(domain=domain, document=document.to_json(), taken_at=one.taken_at, file_sha256=one.file_sha256)
-        self._parts.store.write_later(lambda database: federated_rows.put(database, row))
-        if before is None or before.content != document.content:
-            values = {"trust_domain": domain, "sequence": document.sequence, "roots": len(document.roots)}
-            if document.roots or document.jwt_keys:
-                log.info("bundle of another trust domain is in force", extra=values)
-            else:
-                log.warning("another trust domain has revoked everything", extra=values)
-            self._publish()
-
-    def _restore(self, row: BundleRow) -> None:
-        one = self._known.get(row.domain)
-        if one is None:
-            log.info("federation has ended", extra={"trust_domain": row.domain})
-            return
-        one.document = BundleDocument.from_json(row.document)
-        one.taken_at, one.file_sha256 = row.taken_at, row.file_sha256
+        row = one.row
+        if row is not None and self._known.get(one.domain) is one:
+            self._parts.store.write_later(lambda database: federated_rows.put(database, row))
+            if _tell(one, before):
+                self._publish()
 
     def _publish(self) -> None:
         self._parts.trust.federate(one.trust for one in self._known.values() if one.trust is not None)
 
-    def _owners(self, domain: TrustDomain) -> Owners:
-        """Whose roots are whose, those of `domain` left out."""
-        own = self._parts.trust.current
+    def _owners(self, one: Known) -> Owners:
+        """Whose roots are whose, those of this domain left out; for one that is being prepared, as they will be."""
+        own, domain = self._parts.trust.current, one.domain
+        among = self._known if self._known.get(domain) is one else self._next
         owners = {key_hash(root): own.domain for root in own.roots} if domain not in self._parts.aliases else {}
-        for other in self._known.values():
-            if other.partner.domain != domain and other.document is not None:
-                owners.update((key_hash(root), other.partner.domain) for root in other.document.roots)
+        for other in among.values():
+            if other.domain != domain and other.document is not None:
+                owners.update((key_hash(root), other.domain) for root in other.document.roots)
         return owners
 
 
-def read_bundle(content: bytes, domain: TrustDomain) -> BundleDocument:
-    """A SPIFFE bundle document, or PEM certificates; raises InvalidBundle."""
-    if len(content) > _MAX_FILE_BYTES:
-        raise InvalidBundle(f"the bundle of {domain} has more than {_MAX_FILE_BYTES} bytes", fix="check the file")
-    if not content.lstrip().startswith(_PEM):
-        return BundleDocument.from_json(content)
-    return BundleDocument(roots=TrustBundle.from_pem(domain, content).roots[domain])
+def _tell(one: Known, before: BundleDocument | None) -> bool:
+    """Log what is in force now, if it is anything else than before; whether it is."""
+    now = one.document
+    if now is None or (before is not None and before.content == now.content):
+        return False
+    values = {"trust_domain": one.domain, "sequence": now.sequence, "roots": len(now.roots)}
+    if now.roots or now.jwt_keys:
+        log.info("bundle of another trust domain is in force", extra=values)
+    else:
+        log.warning("another trust domain has revoked everything", extra=values)
+    return True
 
 
 def stored_views(database: sqlite3.Connection) -> tuple[FederatedView, ...]:

@@ -89,7 +89,7 @@ class IssueRules:
 
 
 class Issuer:
-    """Signs for whoever is entitled. `authority` gives the one in force now."""
+    """Signs for whoever is entitled. `authority` gives the one in force now; `rules` may be replaced at any time."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Issuer:
         self._clock = clock
         self._rng = rng
         self._ledger = ledger
-        self._rules = rules or IssueRules()
+        self.rules = rules or IssueRules()
 
     async def issue(
         self, request: CertificateRequest, *, caller: str, refusal: Entitlement, redeem: Redeem | None = None
@@ -130,7 +130,7 @@ class Issuer:
         return issued
 
     def _check(self, request: CertificateRequest, spiffe_id: SpiffeId, caller: str) -> tuple[Asked, PublicKey]:
-        key = check_request(request.csr, spiffe_id, keys=self._rules.keys)
+        key = check_request(request.csr, spiffe_id, keys=self.rules.keys)
         hashed = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
         asked = Asked(spiffe_id=spiffe_id, key_sha256=hashed, caller=caller, holder=request.holder[:_MAX_HOLDER_CHARS])
         why = self._ledger.refusal(asked) if self._ledger is not None else ""
@@ -143,10 +143,10 @@ class Issuer:
         return asked, key
 
     def _sign(self, request: CertificateRequest, spiffe_id: SpiffeId, key: PublicKey) -> Issued:
-        ttl_s = request.ttl_s if request.ttl_s > 0 else self._rules.default_ttl_s
-        if ttl_s > self._rules.max_ttl_s:
+        ttl_s = request.ttl_s if request.ttl_s > 0 else self.rules.default_ttl_s
+        if ttl_s > self.rules.max_ttl_s:
             raise InvalidRequest(
-                f"a lifetime of {ttl_s:g} s is too long", fix=f"ask for at most {self._rules.max_ttl_s:g} s"
+                f"a lifetime of {ttl_s:g} s is too long", fix=f"ask for at most {self.rules.max_ttl_s:g} s"
             )
         try:
             return self._authority().issue(
@@ -155,7 +155,7 @@ class Issuer:
                 ttl_s=ttl_s,
                 now=self._clock.wall(),
                 serial=new_serial(self._rng),
-                aliases=self._rules.aliases,
+                aliases=self.rules.aliases,
             )
         except AuthorityEnded as error:
             raise CannotSign(error.what, why=error.why, fix=error.fix) from error

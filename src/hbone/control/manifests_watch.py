@@ -7,7 +7,7 @@ are right again. Reading happens off the loop.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -52,8 +52,9 @@ class FilesWatch(Generic[T]):
         *,
         what: str = "manifest",
     ) -> None:
-        """`load` reads and parses everything, or raises InvalidConfiguration with all problems. `guard`: what speaks
-        against putting the second in the place of the first, which is in force. `what` the log calls one file."""
+        """`load` reads and parses everything, or raises InvalidConfiguration with all problems. `apply` may raise it
+        too, with nothing changed; what it gives is awaited, if it can be. `guard`: what speaks against putting the
+        second in the place of the first, which is in force. `what` the log calls one file."""
         self._what = what
         self._path = path
         self._load = load
@@ -75,7 +76,9 @@ class FilesWatch(Generic[T]):
         against = tuple(self._guard(self._held, loaded)) if self._held is not None else ()
         if against:
             raise InvalidConfiguration(against)
-        self._apply(loaded)
+        applied = self._apply(loaded)
+        if isinstance(applied, Awaitable):
+            await applied
         self._held = loaded
         self._problems = ()
         self._seen = seen

@@ -1,4 +1,5 @@
-"""Bundles of other trust domains (SPIFFE Federation §5): whether a document is taken, and when to ask again.
+"""Bundles of other trust domains (SPIFFE Federation §5): whether a document is taken, when to ask again, and what a
+change of relationships means.
 
 A bundle document does not say whose it is, and whoever can put a root into another domain's bundle can speak for all
 of that domain. So a document is held against what is known: the roots that are others' already, the names inside its
@@ -7,7 +8,8 @@ stays in force, however long that lasts.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from collections.abc import Set as AbstractSet
+from typing import Final, Self
 
 from cryptography import x509
 
@@ -17,6 +19,7 @@ from hbone.identity.revocation import KeyHash, key_hash
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.identity.svid import InvalidSvid
 from hbone.times import Rng
+from hbone.values import dataclass
 
 DEFAULT_HINT_S: Final = 300  # Trust Domain and Bundle §4: for a document that gives none
 LONGEST_HINT_S: Final = 86_400  # a hint of years would be the end of refreshing
@@ -31,6 +34,32 @@ class BundleRefused(PeerViolation):
 
 Owners = Mapping[KeyHash, TrustDomain]
 """Which trust domain a root's key belongs to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relations:
+    """What becomes of each relationship (§5.5: one ends by deleting the bundle and stopping the poll). Those in none
+    of the three are not disturbed. `changed`: somebody else is to be asked, or the names are others."""
+
+    begun: tuple[TrustDomain, ...] = ()
+    changed: tuple[TrustDomain, ...] = ()
+    ended: tuple[TrustDomain, ...] = ()
+
+    @classmethod
+    def of(cls, before: Mapping[TrustDomain, object], after: Mapping[TrustDomain, object]) -> Self:
+        """`before` and `after`: what is said of each domain."""
+        return cls(
+            begun=tuple(name for name in after if name not in before),
+            changed=tuple(name for name in after if name in before and after[name] != before[name]),
+            ended=tuple(name for name in before if name not in after),
+        )
+
+    def former(self, domain: TrustDomain, aliases: AbstractSet[TrustDomain]) -> TrustDomain:
+        """The name under which `domain` was known so far: its own, or of one that ended and is an alias now. So one
+        that is renamed keeps its bundle."""
+        if domain not in self.begun:
+            return domain
+        return next((name for name in self.ended if name in aliases), domain)
 
 
 def check_bundle(found: BundleDocument, domain: TrustDomain, known: BundleDocument | None, owners: Owners) -> None:
@@ -99,7 +128,7 @@ def _check_number(found: BundleDocument, domain: TrustDomain, known: BundleDocum
     before, now = known.sequence, found.sequence
     if before is None:
         return
-    fix = "an old copy is served; if the domain was made anew, remove it from `federation`, start, and add it again"
+    fix = "an old copy is served; if the domain was made anew, remove it from `federation` and add it again"
     if now is None:
         raise BundleRefused(f"the bundle of {domain} has no number any more", why=f"the last had {before}", fix=fix)
     if now < before:

@@ -75,6 +75,12 @@ class Logs:
                 logging.getLogger(name).setLevel(level)
         self._levels = text
 
+    def take_levels(self, text: str) -> None:
+        """What the settings say from now on; in force if it is anything else than before."""
+        if text != self._default:
+            self.set_levels(text)
+            self._default = text
+
     def reset_levels(self) -> None:
         """Back to what the settings say."""
         self.set_levels(self._default)

@@ -15,6 +15,7 @@ from hbone.identity.federation import (
     DEFAULT_HINT_S,
     LONGEST_HINT_S,
     BundleRefused,
+    Relations,
     check_bundle,
     interval_of,
     next_look_s,
@@ -155,3 +156,37 @@ def test_a_root_whose_key_no_bundle_can_hold_is_refused(key: Any) -> None:
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     with pytest.raises(BundleRefused, match="a root's key is"):
         check_bundle(BundleDocument(roots=(builder.sign(key, algorithm),)), Y, None, {})
+
+
+# --- who is asked from now on ---------------------------------------------------------------------------------------
+
+Z, W = TrustDomain("z.test"), TrustDomain("w.test")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "begun", "changed", "ended"),
+    [
+        ({}, {}, (), (), ()),
+        ({X: 1}, {X: 1}, (), (), ()),
+        ({}, {X: 1, Y: 2}, (X, Y), (), ()),
+        ({X: 1, Y: 2}, {}, (), (), (X, Y)),
+        ({X: 1, Y: 2}, {Y: 2, X: 1}, (), (), ()),
+        ({X: 1, Y: 2, Z: 3}, {X: 1, Y: 9, W: 3}, (W,), (Y,), (Z,)),
+    ],
+)
+def test_what_is_begun_changed_and_ended_and_the_rest_is_not_disturbed(
+    before: dict[TrustDomain, int],
+    after: dict[TrustDomain, int],
+    begun: tuple[TrustDomain, ...],
+    changed: tuple[TrustDomain, ...],
+    ended: tuple[TrustDomain, ...],
+) -> None:
+    assert Relations.of(before, after) == Relations(begun=begun, changed=changed, ended=ended)
+
+
+def test_a_domain_that_is_renamed_keeps_what_is_known_of_it_and_no_other_does() -> None:
+    relations = Relations.of({X: 1, Z: 2}, {Y: 1, Z: 2})
+    assert relations.former(Y, frozenset({X})) == X
+    assert relations.former(Y, frozenset()) == Y
+    assert relations.former(Y, frozenset({Z})) == Y, "it goes on under its own name"
+    assert relations.former(Z, frozenset({X})) == Z

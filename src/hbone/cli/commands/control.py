@@ -2,10 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hbone.cli.arguments import PATH
+
+if TYPE_CHECKING:
+    from hbone.config.load import Flag, Loaded
+    from hbone.config.model import ControlSettings
 
 LISTEN = "0.0.0.0:15012"
 
@@ -25,19 +30,18 @@ def control(config: Path | None, state_dir: Path | None, print_config: bool, **f
     """The control plane alone: issues identities and tells every node the mesh.
 
     It speaks the protocols of Istio's: ztunnels and Envoys take it for an istiod. `hbone token create` lets a machine
-    in. Every setting is also an environment variable (HBONE_…); flags win over variables, variables over the file.
+    in. Every setting is also an environment variable (HBONE_…); flags win over variables, variables over the file. The
+    file is read again when it changes: what can be changed then is `live` in the reference of settings.
     """
-    from hbone.cli.settings import control_flags, placed, settings_file
-    from hbone.config.load import Flag, Origin, OriginKind, load_control
+    from hbone.cli.settings import control_file, control_flags, placed
 
     environment = dict(os.environ)
-    given = (*control_flags({**flags, "state_dir": state_dir}),)
-    loaded = load_control(settings_file(config), environment, given)
-    place = "listeners.control_tls"
-    if loaded.origin(place).kind is OriginKind.DEFAULT:
-        default = Flag(path=place, flag="--listen", value=LISTEN)
-        loaded = load_control(settings_file(config), environment, (*given, default))
-        loaded = type(loaded)(settings=loaded.settings, origins={**loaded.origins, place: Origin(OriginKind.DEFAULT)})
+    given = control_flags({**flags, "state_dir": state_dir})
+
+    def load() -> "Loaded[ControlSettings]":
+        return _load(config, environment, given)
+
+    loaded = load()
     if print_config:
         from hbone.config.show import show
 
@@ -52,9 +56,24 @@ def control(config: Path | None, state_dir: Path | None, print_config: bool, **f
     try:
         with placed(loaded):
             here = Place(environment=environment, state_dir=state_dir)
-            return run(lambda stop: run_control(loaded.settings, here, logs, stop, say=_say))
+            file = control_file(config, load)
+            return run(lambda stop: run_control(loaded.settings, here, logs, stop, say=_say, file=file))
     finally:
         logs.close()
+
+
+def _load(config: Path | None, environment: "dict[str, str]", given: "tuple[Flag, ...]") -> "Loaded[ControlSettings]":
+    """The settings as they are now; this command listens for other machines unless it is told otherwise."""
+    from hbone.cli.settings import settings_file
+    from hbone.config.load import Flag, Origin, OriginKind, load_control
+
+    loaded = load_control(settings_file(config), environment, given)
+    place = "listeners.control_tls"
+    if loaded.origin(place).kind is not OriginKind.DEFAULT:
+        return loaded
+    default = Flag(path=place, flag="--listen", value=LISTEN)
+    loaded = load_control(settings_file(config), environment, (*given, default))
+    return type(loaded)(settings=loaded.settings, origins={**loaded.origins, place: Origin(OriginKind.DEFAULT)})
 
 
 def _say(lines: list[str]) -> None:

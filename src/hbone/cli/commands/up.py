@@ -11,7 +11,7 @@ from hbone.cli.arguments import PATH
 if TYPE_CHECKING:
     from hbone.app.place import Place
     from hbone.config.load import Loaded
-    from hbone.config.model import NodeSettings
+    from hbone.config.model import ControlSettings, NodeSettings
 
 
 @click.command()
@@ -42,7 +42,7 @@ def up(
     from hbone.app.place import Place
     from hbone.app.run import run
     from hbone.app.up import UpSettings, run_up
-    from hbone.cli.settings import control_flags, node_flags, placed, settings_file
+    from hbone.cli.settings import control_file, control_flags, node_flags, placed, settings_file
     from hbone.config.load import load_control, load_node
     from hbone.telemetry.log import Logs
 
@@ -50,14 +50,19 @@ def up(
     given = {name: flags[name] for name in ("trust_domain", "ca", "control_listen", "advertise")}
     manifests = str(directory) if directory is not None else None
     control_given = control_flags({**given, "manifests": manifests, "state_dir": state_dir})
-    control = load_control(settings_file(control_config), environment, control_given)
+
+    def load() -> "Loaded[ControlSettings]":
+        return load_control(settings_file(control_config), environment, control_given)
+
+    control = load()
     node_given: dict[str, object] = {"trust_domain": flags["trust_domain"], "workload": account}
     node_given |= {"inbound": flags["inbound"], "socks": flags["socks"]}
     node = load_node(settings_file(config), environment, node_flags(node_given, spelling={"workload": "--as"}))
     place = Place(environment=environment, state_dir=state_dir)
     logs = Logs(node.settings.logging)
     try:
-        settings = UpSettings(control=control.settings, node=_with_window(node, place))
+        file = control_file(control_config, load)
+        settings = UpSettings(control=control.settings, node=_with_window(node, place), control_file=file)
         with placed(control), placed(node):
             return run(lambda stop: run_up(settings, place, logs, stop, say=_say))
     finally:

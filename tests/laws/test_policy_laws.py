@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hbone.discovery.policies import decode_policy, policy_resource
 from hbone.discovery.resources import InvalidResource
-from hbone.documents.document import Document, parse_documents
+from hbone.documents.document import parse_documents
+from hbone.documents.values import Document
 from hbone.errors import InvalidConfiguration
 from hbone.policy.decide import PolicyEngine
 from hbone.policy.index import ReadyRule, RuleIndex

@@ -3,7 +3,8 @@
 from dataclasses import field
 from typing import Any, Final
 
-from hbone.documents.document import Array, Document, Object, Tagged, Value, field_text, read_documents
+from hbone.documents.document import read_documents
+from hbone.documents.values import Array, Document, Object, Tagged, Value, field_text
 from hbone.errors import Problem
 from hbone.values import dataclass
 

@@ -14,9 +14,9 @@ from typing import Final
 from hbone.discovery.enrolment import AUTO_REGISTRATION_GROUP
 from hbone.discovery.entries import read_template
 from hbone.discovery.joining import Draft, entry_draft
-from hbone.documents.document import Object
 from hbone.documents.fields import Section
 from hbone.documents.objects import Meta
+from hbone.documents.values import Object
 
 _PROBE: Final = (
     "initialDelaySeconds",

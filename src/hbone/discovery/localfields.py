@@ -37,8 +37,8 @@ from hbone.discovery.model import (
     Workload,
     WorkloadType,
 )
-from hbone.documents.document import Object, Path, Tagged, Value
 from hbone.documents.fields import Section, shown
+from hbone.documents.values import Object, Path, Tagged, Value
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId
 
 _T = TypeVar("_T")

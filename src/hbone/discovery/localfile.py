@@ -10,9 +10,12 @@ quickly, without lines; then, for the operator, with the line of each mistake.
 
 from hbone.discovery.localfields import LocalReading
 from hbone.discovery.model import MeshState
-from hbone.documents.document import Array, Document, Object, Value, decoded, read_documents
+from hbone.documents.document import decoded, read_documents
 from hbone.documents.fields import Section
+from hbone.documents.large import read_large
 from hbone.documents.quickjson import Doubtful, QuickDocument, QuickJson
+from hbone.documents.shapes import Shapes
+from hbone.documents.values import Array, Document, Object, Value
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.values import dataclass
 
@@ -33,7 +36,7 @@ def parse_local_file(file: str, text: str | bytes) -> LocalFile:
 
 def _read_carefully(file: str, text: str) -> LocalFile:
     problems: list[Problem] = []
-    documents = read_documents(file, text, problems)
+    documents = read_large(file, text, problems, Shapes())
     problems.extend(
         extra.problem((), "a second document in one file", "keep everything in one, without ---")
         for extra in documents[1:]
@@ -100,7 +103,5 @@ def _with_lines(file: str, text: str, before: int) -> tuple[Document, ...]:
     (document,) = read_documents(file, "\n" * before + text, problems)
     if problems or not isinstance(document.value, Array):
         raise Doubtful("no list of policies")
-    lines = document.value.lines
-    return tuple(
-        Document(file, lines[number], value, ("policies", number)) for number, value in enumerate(document.value)
-    )
+    found = document.value
+    return tuple(Document(file, found.line_of(number), one, ("policies", number)) for number, one in enumerate(found))

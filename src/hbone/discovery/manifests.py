@@ -13,9 +13,11 @@ from hbone.discovery.groups import group_key, read_group
 from hbone.discovery.joining import Completeness, entry_draft
 from hbone.discovery.model import MeshState, Workload
 from hbone.discovery.services import ServiceSpec, read_service, read_service_entry
-from hbone.documents.document import Document, objects, read_documents
 from hbone.documents.fields import Section
+from hbone.documents.large import read_large
 from hbone.documents.objects import MESH_KINDS, Meta, kind_of, read_meta
+from hbone.documents.shapes import Shapes
+from hbone.documents.values import Document, objects
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.values import dataclass
 
@@ -42,8 +44,9 @@ def parse_manifests(files: Mapping[str, str | bytes], defaults: Defaults | None 
     """Files by name, with their text. Raises InvalidConfiguration with every problem of every file."""
     problems: list[Problem] = []
     reading = _Reading(defaults or Defaults(), problems)
+    shapes = Shapes()
     for file, text in files.items():
-        for document in read_documents(file, text, problems):
+        for document in read_large(file, text, problems, shapes):
             for item in objects(document):
                 reading.take(item)
     if any(problem.field == "" for problem in problems):

@@ -15,9 +15,9 @@ from hbone.discovery.model import (
     Scope,
     Visibility,
 )
-from hbone.documents.document import Path
 from hbone.documents.fields import Section, shown
 from hbone.documents.objects import Meta
+from hbone.documents.values import Path
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId
 from hbone.values import dataclass
 

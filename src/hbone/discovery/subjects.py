@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from hbone.discovery.manifests import Defaults, Manifests, parse_manifests
 from hbone.discovery.model import GatewayAddress, MeshState, NamespacedHostname, Protocol, Service, Workload
-from hbone.documents.document import Document, objects, read_documents
+from hbone.documents.document import read_documents
+from hbone.documents.values import Document, objects
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.policy.compile import compile_policies
 from hbone.policy.manifests import Policies

@@ -6,21 +6,17 @@ are not; a repeated key is an error. Local tags (`!Exact x`) become `Tagged`.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast
 
 import yaml
 
+from hbone.documents.values import Array, Document, Key, Object, Tagged, Value
 from hbone.errors import InvalidConfiguration, Problem
-from hbone.values import dataclass
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024  # 200,000 workloads of a local XDS file
 MAX_DEPTH: Final = 64  # the deepest manifest, an AuthorizationPolicy, needs 9
 MAX_VALUES: Final = 10_000_000  # after aliases are followed; "billion laughs" is 10^9
-
-Key: TypeAlias = str | int
-Path: TypeAlias = tuple[Key, ...]
-Value: TypeAlias = "bool | int | float | str | Tagged | Object | Array | None"
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster, where it was built in
 _CORE: Final = "tag:yaml.org,2002:"
@@ -32,81 +28,8 @@ _WORDS: Final[Mapping[str, bool | None]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_FIRST: Final = frozenset("+-.0123456789~ntfNTF")
+MAYBE_NO_TEXT: Final = frozenset("+-.0123456789~ntfNTF")
 """How an unquoted scalar begins that may be something else than text."""
-
-_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class Object(dict[Key, "Value"]):
-    """A mapping; `lines` has the line of each key."""
-
-    __slots__ = ("line", "lines")
-
-    def __init__(self, line: int) -> None:
-        super().__init__()
-        self.line = line
-        self.lines: dict[Key, int] = {}
-
-
-class Array(list["Value"]):
-    """A list; `lines` has the line of each item."""
-
-    __slots__ = ("line", "lines")
-
-    def __init__(self, line: int) -> None:
-        super().__init__()
-        self.line = line
-        self.lines: list[int] = []
-
-
-@dataclass(frozen=True, slots=True)
-class Tagged:
-    """A value with a local tag, `!Exact x`: tag "Exact", value "x"."""
-
-    tag: str
-    value: "Value"
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One document of a file; `base` is the path of its value inside the file's document (items of a List)."""
-
-    file: str
-    line: int
-    value: "Value"
-    base: Path = ()
-
-    def line_of(self, path: Path) -> int:
-        """The line of what `path` (relative to `value`) leads to, or of its nearest ancestor that is there."""
-        line, value = self.line, self.value
-        for step in path:
-            if isinstance(value, Tagged):
-                value = value.value
-            match value:
-                case Object() if step in value:
-                    line, value = value.lines[step], value[step]
-                case Array() if isinstance(step, int) and 0 <= step < len(value):
-                    line, value = value.lines[step], value[step]
-                case _:
-                    break
-        return line
-
-    def problem(self, path: Path, what: str, fix: str) -> Problem:
-        return Problem(what=what, fix=fix, field=field_text(self.base + path), file=self.file, line=self.line_of(path))
-
-
-def field_text(path: Path) -> str:
-    """`("spec", "ports", 0, "number")` → `spec.ports[0].number`; keys with other characters are quoted."""
-    text = ""
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif _PLAIN_KEY.fullmatch(step):
-            text += f".{step}" if text else step
-        else:
-            text += f'["{step}"]'
-    return text
 
 
 def parse_documents(file: str, text: str | bytes) -> tuple[Document, ...]:
@@ -122,15 +45,32 @@ def read_documents(file: str, text: str | bytes, problems: list[Problem]) -> tup
     """As `parse_documents`, but adds what is wrong to `problems` and returns what could be read."""
     try:
         plain = decoded(file, text)
-        reader = _Reader(file, problems)
-        try:
-            reader.read(_LOADER(plain))
-        except yaml.YAMLError as error:
-            problems.append(_syntax_problem(file, plain, error))
-        return tuple(reader.documents)
+        return read_lines(file, plain, range(1, len(plain) + 3), problems)  # libyaml counts beyond the end
     except InvalidConfiguration as error:
         problems.extend(error.problems)
         return ()
+
+
+def read_lines(file: str, text: str, lines: Sequence[int], problems: list[Problem]) -> tuple[Document, ...]:
+    """The documents of a part of a file; `lines` are the numbers that its lines have there. Mistakes of syntax have
+    the number in `text`. Raises InvalidConfiguration for what stops the reading otherwise."""
+    reader = _Reader(file, lines, problems)
+    try:
+        loader: Any = _LOADER(text)
+        reader.read(loader)
+    except yaml.YAMLError as error:
+        problems.append(_syntax_problem(file, text, error))
+    return tuple(reader.documents)
+
+
+def events(text: str) -> Iterator[Any]:  # Any: PyYAML's events have no types
+    """What libyaml sees in a text, one by one; raises YAMLError."""
+    loader: Any = _LOADER(text)
+    try:
+        while (event := loader.get_event()) is not None:
+            yield event
+    finally:
+        loader.dispose()
 
 
 def decoded(file: str, text: str | bytes) -> str:
@@ -200,9 +140,10 @@ class _Open:
 class _Reader:
     """Builds values from YAML events."""
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, lines: Sequence[int], problems: list[Problem]) -> None:
         self.documents: list[Document] = []
         self._file = file
+        self._lines = lines
         self._problems = problems
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Value, int]] = {}
@@ -220,19 +161,20 @@ class _Reader:
     def read(self, loader: Any) -> None:  # Any: PyYAML's loaders and events have no types
         """All events of a text. A table by the event's class costs half of what `match` does: half of all time goes
         into the reading of large files."""
-        event_of, taken = loader.get_event, self._taken
+        event_of, taken, lines = loader.get_event, self._taken, self._lines
         try:
             while (event := event_of()) is not None:
                 kind: type[object] = event.__class__
                 take = taken.get(kind)
                 if take is not None:
-                    take(event, event.start_mark.line + 1)
+                    at: int = event.start_mark.line
+                    take(event, lines[at])
         finally:
             loader.dispose()
 
     def _taken_scalar(self, event: Any, line: int) -> None:
         if event.tag is None and event.implicit[0]:
-            self._value(_resolved(event.value), line, 1, event.anchor)
+            self._value(resolved(event.value), line, 1, event.anchor)
         else:
             self._value(self._scalar(event, line), line, 1, event.anchor)
 
@@ -277,7 +219,7 @@ class _Reader:
         value, size = self._anchors[anchor]
         self._value(value, line, size, None)
 
-    def _value(self, value: "Value", line: int, size: int, anchor: str | None) -> None:
+    def _value(self, value: Value, line: int, size: int, anchor: str | None) -> None:
         if anchor is not None:
             self._anchors[anchor] = (value, size)
         if not self._stack:
@@ -297,7 +239,7 @@ class _Reader:
             self._put(parent, parent.collection, value)
             parent.key = _NO_KEY
 
-    def _put(self, parent: _Open, collection: Object, value: "Value") -> None:
+    def _put(self, parent: _Open, collection: Object, value: Value) -> None:
         key, line = parent.key, parent.key_line
         if key == "<<" and (merged := _merged(value)) is not None:
             for source in merged:
@@ -305,11 +247,11 @@ class _Reader:
                     if name not in collection:
                         parent.inherited.add(name)
                         collection[name] = inherited
-                        collection.lines[name] = source.lines[name]
+                        collection.lines[name] = source.line_of(name)
         elif isinstance(key, bool) or not isinstance(key, str | int):
             self._problem(f"the key {_shown(key)} is not a name", "write it in quotes", line)
         elif key in collection and key not in parent.inherited:
-            what = f"the key {_shown(key)} is there twice, first in line {collection.lines[key]}"
+            what = f"the key {_shown(key)} is there twice, first in line {collection.line_of(key)}"
             self._problem(what, "keep one of them", line)
         else:
             parent.inherited.discard(key)
@@ -319,11 +261,11 @@ class _Reader:
     def _problem(self, what: str, fix: str, line: int) -> None:
         self._problems.append(Problem(what=what, fix=fix, file=self._file, line=line))
 
-    def _scalar(self, event: Any, line: int) -> "Value":
+    def _scalar(self, event: Any, line: int) -> Value:
         text = cast("str", event.value)
         if event.tag is not None and event.tag not in {"!", f"{_CORE}str"}:
             tag = self._local_tag(cast("str", event.tag), line)
-            value = text if event.style else _resolved(text)
+            value = text if event.style else resolved(text)
             return value if tag is None else Tagged(tag, value)
         return text
 
@@ -336,7 +278,7 @@ class _Reader:
         raise self._fail(f"the tag {tag!r} means nothing here", "leave it out", line)
 
 
-def _merged(value: "Value") -> list[Object] | None:
+def _merged(value: Value) -> list[Object] | None:
     """What a `<<` key brings in; None when its value is nothing that could be merged."""
     if isinstance(value, Object):
         return [value]
@@ -345,9 +287,9 @@ def _merged(value: "Value") -> list[Object] | None:
     return None
 
 
-def _resolved(text: str) -> "Value":
+def resolved(text: str) -> Value:
     """The value of an unquoted scalar."""
-    if text and text[0] not in _FIRST:  # most are words
+    if text and text[0] not in MAYBE_NO_TEXT:  # most are words
         return text
     if text in _WORDS:
         return _WORDS[text]
@@ -363,14 +305,3 @@ def _resolved(text: str) -> "Value":
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def objects(document: Document) -> Iterator[Document]:
-    """The document itself, or the items of a Kubernetes `List`."""
-    value = document.value
-    if isinstance(value, Object) and value.get("kind") == "List" and isinstance(value.get("items"), Array):
-        items = cast("Array", value["items"])
-        for index, item in enumerate(items):
-            yield Document(document.file, items.lines[index], item, ("items", index))
-    else:
-        yield document

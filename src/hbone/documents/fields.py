@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Final, TypeVar
 
 from hbone.addr import InvalidAddress
-from hbone.documents.document import Array, Document, Key, Object, Path, Tagged, Value
+from hbone.documents.values import Array, Document, Key, Object, Path, Tagged, Value
 from hbone.errors import Problem
 
 _T = TypeVar("_T")

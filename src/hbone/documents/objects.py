@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from hbone.documents.document import Document, Object
 from hbone.documents.fields import Section, nearest, shown
+from hbone.documents.values import Document, Object
 from hbone.errors import Problem
 from hbone.values import dataclass
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from hbone.documents.document import Array, Document, Object, Path, Value
+from hbone.documents.values import Array, Document, Object, Path, Value
 from hbone.errors import Problem
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")

@@ -10,8 +10,8 @@ JSON can hold. Nothing is dropped: what cannot be read refuses the policy. Beyon
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
-from hbone.documents.document import Array, Document, Object, Path, Tagged, Value
 from hbone.documents.fields import Section, shown
+from hbone.documents.values import Array, Document, Object, Path, Tagged, Value
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.policy import model
 from hbone.policy.match import FIELDS, Kind, written_name

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from hbone.documents.document import Document, Object
 from hbone.documents.fields import Section, shown
 from hbone.documents.objects import Meta, kind_of, read_meta
+from hbone.documents.values import Document, Object
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.policy.manifests import (
     AuthorizationPolicy,

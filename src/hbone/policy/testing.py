@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Final, cast
 
 from hbone.addr import IpAddress, parse_ip
-from hbone.documents.document import Array, Document, Object, Tagged, Value
 from hbone.documents.fields import Section, shown
+from hbone.documents.values import Array, Document, Object, Tagged, Value
 from hbone.errors import HboneError, InvalidConfiguration, Problem
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId, parse_trust_domain
 from hbone.policy.explain import Explanation, explain

@@ -6,8 +6,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from hbone.addr import InvalidAddress, Prefix
-from hbone.documents.document import Path
 from hbone.documents.fields import Section
+from hbone.documents.values import Path
 from hbone.identity.spiffe import SCHEME
 from hbone.policy.match import Kind
 from hbone.policy.model import Account, Pattern, Template, Value

@@ -32,7 +32,7 @@ from hbone.discovery.model import (
     Workload,
     WorkloadType,
 )
-from hbone.documents.document import Tagged
+from hbone.documents.values import Tagged
 from hbone.errors import InvalidConfiguration
 from tests.unit.discovery.builders import ip
 

@@ -5,7 +5,8 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from hbone.documents.document import Document, Object, Tagged, field_text, objects, parse_documents, read_documents
+from hbone.documents.document import parse_documents, read_documents
+from hbone.documents.values import Document, Object, Tagged, field_text, objects
 from hbone.errors import InvalidConfiguration, Problem
 
 

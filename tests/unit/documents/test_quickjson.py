@@ -2,8 +2,9 @@
 
 import pytest
 
-from hbone.documents.document import Array, Object, parse_documents
+from hbone.documents.document import parse_documents
 from hbone.documents.quickjson import QuickDocument, QuickJson
+from hbone.documents.values import Array, Object
 
 TEXTS = (
     "{}",

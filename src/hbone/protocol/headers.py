@@ -22,6 +22,9 @@ Field = tuple[bytes, bytes]
 _MOST_EXTRA_BYTES: Final = 32 + 28  # of a field, beyond its bytes in the block: overhead, and the longest static field
 FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2: what each field counts beyond its octets
 MAX_CACHED_BLOCKS: Final = 128
+MAX_CACHED_BYTES: Final = 1024  # of a block that was read, since the peer chooses it; that of a CONNECT has some 300
+MAX_CACHED_FIELDS: Final = 16  # in it: an index of one byte may stand for much
+
 
 _STATIC: Final[tuple[Field, ...]] = tuple((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE)
 _INDEX_OF_FIELD: Final = {field: number for number, field in reversed(list(enumerate(_STATIC, 1))) if field[1]}
@@ -143,9 +146,13 @@ class HeaderDecoder:
             ) from error
         if self._decoder.header_table.dynamic_entries or block[0] & 0xE0 == 0x20:
             self._blocks.clear()  # what a block means now depends on more than its bytes
-        elif began_empty and len(self._blocks) < MAX_CACHED_BLOCKS:
+        elif began_empty and self._may_keep(block, fields):
             self._blocks[block] = fields
         return fields
+
+    def _may_keep(self, block: bytes, fields: tuple[Field, ...]) -> bool:
+        small = len(block) <= MAX_CACHED_BYTES and len(fields) <= MAX_CACHED_FIELDS
+        return small and len(self._blocks) < MAX_CACHED_BLOCKS
 
     def _too_large(self) -> ConnectionViolation:
         return ConnectionViolation(

@@ -1,5 +1,8 @@
 """Header blocks: RFC 7541, and §4.3 and §6.5.2 of RFC 9113."""
 
+import contextlib
+import tracemalloc
+
 import pytest
 from hpack import Decoder, Encoder
 
@@ -76,6 +79,22 @@ def test_a_block_without_state_is_decoded_once(decoder: HeaderDecoder) -> None:
     for n in range(300):
         name = b"x-%d" % n
         assert decoder.decode(b"\x00" + block(((name, b"value"),))[1:]) == ((name, b"value"),)
+
+
+@pytest.mark.parametrize("text", [b"v" * 100_000, b""], ids=["long", "many fields"])
+def test_a_peer_cannot_make_us_remember_much(text: bytes) -> None:
+    """A block that needs `hpack` and changes no table is remembered: of those a peer may send any number."""
+    decoder = HeaderDecoder(262_144)
+    tracemalloc.start()
+    try:
+        for n in range(64):
+            huffman = b"\x00\x01a\x82\x1c\x7f" + encode_field((b"x%d" % n, text)) + (b"" if text else b"\x82" * 5000)
+            with contextlib.suppress(ConnectionViolation):
+                decoder.decode(huffman)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 300_000
 
 
 def test_a_remembered_block_is_forgotten_when_the_dynamic_table_fills(decoder: HeaderDecoder) -> None:

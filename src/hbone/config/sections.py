@@ -116,6 +116,7 @@ class Frames(Settings):
         _FRAMES.header_block_bytes, "compressed header block over all its frames", DRAIN, ge=4096, le=16 << 20
     )
     max_continuations: Count = setting(_FRAMES.continuations, "CONTINUATION frames of one header block", DRAIN, ge=1)
+    max_large_headers: FrameRate = setting(_FRAMES.large_headers, "header blocks of more than 16 KiB", DRAIN)
     max_header_list_factor: Count = setting(
         _FRAMES.header_list_factor, "times the header list limit beyond which decoding stops", DRAIN, ge=1, le=64
     )

@@ -209,7 +209,7 @@ class Http2Connection(IncomingFrames):
             self._violated(stream, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         elif not stream.receiving:
             self._violated(stream, ErrorCode.PROTOCOL_ERROR, "DATA before the response")
-        elif length > stream.recv_window:
+        elif length > max(0, stream.recv_window):  # negative once a smaller SETTINGS of ours is in force (§6.9.2)
             self._violated(stream, ErrorCode.FLOW_CONTROL_ERROR, f"DATA of {length} bytes beyond the stream's window")
         else:
             return stream

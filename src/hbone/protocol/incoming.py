@@ -25,7 +25,7 @@ from hbone.protocol.events import (
 )
 from hbone.protocol.flow import widened
 from hbone.protocol.headers import Field, HeaderDecoder, list_bytes
-from hbone.protocol.limits import Limits, Meters
+from hbone.protocol.limits import LARGE_HEADER_BYTES, Limits, Meters
 from hbone.protocol.outbox import Outbox
 from hbone.protocol.sending import SendingSide
 from hbone.protocol.settings import LocalSettings, Role, data_frame_bytes
@@ -139,6 +139,8 @@ class IncomingFrames(SendingSide):
 
     def _on_block(self, stream_id: int, flags: int, block: bytes) -> None:
         """A whole header block. It is always decoded, or the compression state would be lost."""
+        if len(block) > LARGE_HEADER_BYTES:
+            self._meters.count("large_headers", self._now)
         fields = self._decoder.decode(block)
         end_stream = bool(flags & frames.END_STREAM)
         stream = self.streams.get(stream_id)

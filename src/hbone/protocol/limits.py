@@ -11,6 +11,8 @@ from hbone.protocol.codes import ConnectionViolation, ErrorCode
 from hbone.times import Instant
 from hbone.values import dataclass
 
+LARGE_HEADER_BYTES: Final = 16_384
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
@@ -31,6 +33,9 @@ class Limits:
     - `header_block_bytes`: HPACK bytes of one block, over all CONTINUATION frames (CVE-2024-27316 and its siblings).
       Go and Envoy tie it to the header list; ours is twice the larger default list, since raw bytes are seldom longer.
     - `continuations`: frames of one block after HEADERS. h2 allows 64; an honest sender fills its frames of 16 KiB.
+    - `large_headers`: header blocks of more than `LARGE_HEADER_BYTES`. Honest tunnels have none: a CONNECT takes some
+      300 bytes, 8 KiB with all the baggage that W3C asks for. One that is made to be slow (many small literals beside a
+      long one, Huffman codes) keeps the decoder busy for a tenth of a second at 128 KiB.
     - `header_list_factor`: a list of up to so many times the announced size is decoded and the request alone refused;
       beyond, decoding stops, which ends the connection, since the compression state is lost.
     - `settings_entries`: pairs in one SETTINGS frame. nghttp2: 32; 64 leaves room for unknown ones.
@@ -52,6 +57,7 @@ class Limits:
 
     header_block_bytes: int = 128 * 1024
     continuations: int = 32
+    large_headers: Rate = Rate(burst=20, per_s=1)
     header_list_factor: int = 4
     settings_entries: int = 64
     goaway_bytes: int = 16_384
@@ -90,6 +96,7 @@ class Meters:
 
 
 _WORDS: Final = {
+    "large_headers": f"header blocks of more than {LARGE_HEADER_BYTES} bytes",
     "settings": "SETTINGS or GOAWAY frames",
     "pings": "PING frames",
     "early_resets": "requests reset before they were answered",

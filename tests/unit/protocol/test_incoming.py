@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hbone.protocol.codes import ErrorCode
-from hbone.protocol.limits import Limits, Rate
+from hbone.protocol.limits import LARGE_HEADER_BYTES, Limits, Rate
 from hbone.protocol.settings import LocalSettings, Role
 from hbone.protocol.streams import StreamState
 from tests.support import h2frames as h2
@@ -271,6 +271,22 @@ def test_a_header_block_is_limited_in_bytes_before_they_come() -> None:
     assert server.feed(h2.raw(1, 0, 1, bytes(60)), h2.raw(9, 0, 1, b"", length=41)) == failure(E.ENHANCE_YOUR_CALM)
 
 
+def test_large_header_blocks_are_limited_in_number() -> None:
+    server = Endpoint(limits=Limits(large_headers=Rate(burst=2, per_s=1)))
+    large = h2.raw(1, 4, 1, h2.block((*CONNECT, (b"x", bytes(range(128, 256)) * 100))))
+    assert len(large) > LARGE_HEADER_BYTES
+
+    def opens(stream_id: int, frame: bytes) -> str:
+        server.written()
+        return str(server.feed(frame[:5] + stream_id.to_bytes(4, "big") + frame[9:])[-1][0])
+
+    assert [opens(1, large), opens(3, large)] == ["headers", "headers"]
+    assert opens(5, h2.headers(5)) == "headers"
+    server.now += 1
+    assert opens(7, large) == "headers"
+    assert opens(9, large) == "failed"
+
+
 # -- RST_STREAM: §6.4 --
 
 
@@ -316,6 +332,16 @@ def test_settings_are_acknowledged_and_reported(server: Endpoint) -> None:
     assert server.feed(h2.settings({4: 1, 5: 20_000, 99: 7})) == [("settings", {4: 1, 5: 20_000, 99: 7})]
     assert drain(server.outbox) == h2.settings_ack()
     assert server.connection.frame_bytes == 20_000
+
+
+def test_the_end_of_a_stream_fits_into_a_window_below_zero() -> None:
+    """§6.9: an empty frame with END_STREAM needs no window, and ours may be below zero by our own SETTINGS (§6.9.2)."""
+    server = Endpoint(settings=LocalSettings(initial_window_bytes=1024), greeted=False)
+    server.feed(h2.PREFACE, h2.settings())
+    stream = server.accept()
+    server.feed(h2.data(1, bytes(16_000)), h2.settings_ack())
+    assert stream.recv_window < 0
+    assert server.feed(h2.data(1, end=True)) == [("end", 1)]
 
 
 def test_a_changed_initial_window_moves_those_of_open_streams(server: Endpoint) -> None:

@@ -49,7 +49,7 @@ class BundleDoor:
         """Serve until `undo`. Raises UsageError for files that do not fit."""
         if self._sock is None:
             return
-        from hbone.admin.http import HttpServer  # the HTTP stack: 100 ms that few control planes need
+        from hbone.admin.http import HttpServer  # the HTTP stack: few control planes need it here
 
         contexts = self._contexts(self._sock)
         contexts.current()  # a CA that has ended is told now, and not to the first who asks

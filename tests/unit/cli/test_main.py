@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hbone.cli import main
 from hbone.cli.failures import main as run
 
-HEAVY = {"asyncio", "pydantic", "yaml", "OpenSSL", "cryptography", "grpclib", "google", "rich", "starlette", "uvloop"}
+HEAVY = {"asyncio", "pydantic", "yaml", "OpenSSL", "cryptography", "grpclib", "google", "rich", "h11", "uvloop"}
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -87,6 +87,12 @@ def test_a_hello_may_be_spread_over_records(size: int) -> None:
     assert parse_client_hello(text[:-1]) == NeedMore(len(text) - 1)
 
 
+def test_a_hello_in_very_many_records_is_not_waited_for() -> None:
+    """Whoever waits asks again with each packet, so the work for one that never ends must stay small."""
+    text = records(message(bytes(60_000)), 1)
+    assert parse_client_hello(text) == NotTls("a ClientHello in more than 128 records")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

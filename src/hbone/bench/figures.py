@@ -71,9 +71,6 @@ class Lane:
         """CPU seconds of the proxies so far."""
         return procfs.cpu_s(self.pids)
 
-    def pss_kib(self) -> int:
-        return procfs.pss_kib(self.pids)
-
     def rss_mib(self) -> float:
         return procfs.rss_kib(self.pids) / 1024
 

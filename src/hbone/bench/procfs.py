@@ -40,13 +40,11 @@ def _own_cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:15])) / TICKS_PER_S if fields else 0.0
 
 
-def pss_kib(pids: Iterable[int]) -> int:
-    """KiB of memory, pages shared between processes divided among their users."""
-    return sum(_kib(PROC / str(member) / "smaps_rollup", "Pss:") for pid in pids for member in tree(pid))
-
-
 def rss_kib(pids: Iterable[int]) -> int:
-    """KiB resident, shared pages counted in each process: not changed by what else runs the same binary."""
+    """KiB resident, shared pages counted in each process.
+
+    Not the share of each (PSS): that changes with whatever else runs the same binary, by megabytes for a Python.
+    """
     return sum(_kib(PROC / str(member) / "status", "VmRSS:") for pid in pids for member in tree(pid))
 
 

@@ -13,6 +13,7 @@ import pytest
 from hbone.addr import SocketAddress
 from hbone.bench import procfs
 from hbone.bench.faults import NotReady, SampleFailed
+from hbone.bench.figures import Lane
 from hbone.bench.ports import FIRST, LAST, LOOPBACK, Ports, bindable
 from hbone.bench.processes import Processes
 
@@ -94,14 +95,25 @@ def test_a_listening_port_is_seen_without_connecting_to_it() -> None:
 def test_our_own_cpu_time_and_memory_are_found() -> None:
     me = (os.getpid(),)
     assert procfs.cpu_s(me) > 0
-    assert procfs.pss_kib(me) > 1000
     assert procfs.peak_rss_kib(me) >= procfs.rss_kib(me) > 1000
+
+
+def test_the_memory_of_a_lane_does_not_change_with_what_else_runs_its_program(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        command = [PYTHON, "-c", f"import asyncio, ssl; {FOREVER}"]
+        proxy = processes.spawn("proxy", command)
+        proxy.read_line(10)
+        lane = Lane(candidate="hbone", entries={}, targets={}, processes=processes, proxies=(proxy,))
+        alone_mib = lane.rss_mib()
+        for _ in range(3):
+            processes.spawn("other", command).read_line(10)
+        assert lane.rss_mib() == pytest.approx(alone_mib, abs=0.3)
 
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
     gone = (2**22 + 1,)  # above the kernel's largest pid
     assert procfs.cpu_s(gone) == 0
-    assert procfs.pss_kib(gone) == 0
+    assert procfs.rss_kib(gone) == 0
     procfs.forget_peak(gone)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 from hbone.addr import SocketAddress
@@ -40,14 +41,14 @@ def streamed_s(store: Store, workloads: Sequence[Workload]) -> float:
 
 
 def each_s(ask: Callable[[T], object], questions: Sequence[T]) -> float:
-    """Seconds for one question, the best of several passes over all."""
-    best = float("inf")
+    """Seconds for one question, the median of several passes over all."""
+    passes_s: list[float] = []
     for _ in range(REPEATS):
         began = time.perf_counter()
         for question in questions:
             ask(question)
-        best = min(best, (time.perf_counter() - began) / len(questions))
-    return best
+        passes_s.append((time.perf_counter() - began) / len(questions))
+    return median(passes_s)
 
 
 def main(file: str) -> None:

@@ -49,14 +49,14 @@ class Idle:
         holders: list[Started] = []
         try:
             _hold(lane, 1, holders)
-            before_kib, base_mib = lane.pss_kib(), lane.rss_mib()
+            base_mib = lane.rss_mib()
             held = _hold(lane, wanted, holders)
-            after_kib = lane.pss_kib()
+            grown_mib = lane.rss_mib() - base_mib
         finally:
             lane.processes.stop(holders)
         if held < wanted:
             raise SampleFailed(f"only {held} of {wanted} connections could be held")
-        per_stream_kib = (after_kib - before_kib) / held
+        per_stream_kib = grown_mib * 1024 / held
         return lane.proxy_figures(**{PER_STREAM.name: per_stream_kib, BASE.name: base_mib, HELD.name: float(held)})
 
 

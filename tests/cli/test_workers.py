@@ -10,13 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from ipaddress import IPv4Address
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from hbone.addr import SocketAddress
 from hbone.admin.client import ask
+from hbone.bench.ports import Ports
 from hbone.bench.procfs import listens
 from hbone.config.listen import UnixListen
 from hbone.control.cadir import load_or_create
@@ -65,13 +68,14 @@ class Pair:
         ip = f"127.{os.getpid() % 250 + 1}.{time.monotonic_ns() % 250 + 1}.1"
         self.echo = Echo(ip)
         self.ip = ip
+        self.tunnel = Ports(Random()).free(IPv4Address(ip))
         load_or_create(sandbox.work / "ca", TrustDomain("cluster.local"), clock=SystemClock(), rng=system_rng())
         self.mesh(self.both)
-        self.server = self.node("server", inbound=f"{ip}:15008", workers=2)
+        self.server = self.node("server", inbound=str(self.tunnel), workers=2)
         self.client = self.start_client()
 
     def mesh(self, workloads: dict[str, str], policies: tuple[dict[str, Any], ...] = ()) -> None:
-        document = {"workloads": [_workload(*one) for one in workloads.items()], "policies": policies}
+        document = {"workloads": [_workload(*one, self.tunnel.port) for one in workloads.items()], "policies": policies}
         new = self.sandbox.write("mesh.new", json.dumps(document))
         new.replace(self.sandbox.work / "mesh.yaml")
 
@@ -127,10 +131,10 @@ class Pair:
 NOTHING = {"HBONE_ADMIN": "", "HBONE_READINESS": "", "HBONE_METRICS": "", "HBONE_SOCKS": "", "HBONE_INBOUND": ""}
 
 
-def _workload(name: str, ip: str) -> dict[str, object]:
+def _workload(name: str, ip: str, hbone_port: int) -> dict[str, object]:
     return {
         "uid": f"t//Pod/{name}/{name}", "name": name, "namespace": name, "serviceAccount": name,
-        "workloadIps": [ip], "protocol": "HBONE", "services": {},
+        "workloadIps": [ip], "protocol": "HBONE", "hbonePort": hbone_port, "services": {},
     }  # fmt: skip
 
 

@@ -47,7 +47,8 @@ def foreign_pki(tmp_path: Path) -> MeshPki:
 def ground(processes: Processes, pki: MeshPki, ports: Ports, tmp_path: Path) -> Ground:
     """Skips the test where there is no Envoy."""
     require_envoy()
-    return Ground(processes=processes, pki=pki, ports=ports, host=ports.free_host(), directory=tmp_path)
+    tunnel = ports.free(ports.free_host())
+    return Ground(processes=processes, pki=pki, ports=ports, tunnel=tunnel, directory=tmp_path)
 
 
 @pytest.fixture(params=[to_us, to_envoy], ids=["envoy to us", "us to envoy"])

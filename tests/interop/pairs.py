@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from hbone.addr import SocketAddress
 from hbone.bench.envoy import EnvoyClient, EnvoyServer
-from hbone.bench.ports import HBONE_PORT, Ports
+from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes
 from tests.interop.certificates import MeshPki
 from tests.support.envoy import Envoy, Settings, access_log_in
@@ -26,18 +26,19 @@ CLIENT, SERVER = "shop/client/client", "shop/server/server"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What a pair stands on. `host`: the inbound workload's address, and its targets'."""
+    """What a pair stands on. `host`: the inbound workload's address, and its targets'. `tunnel`: where the inbound
+    end listens, on that address."""
 
     processes: Processes
     pki: MeshPki
     ports: Ports
-    host: IPv4Address
+    tunnel: SocketAddress
     directory: Path
 
     @property
-    def tunnel(self) -> SocketAddress:
-        """Where the inbound end listens."""
-        return SocketAddress(self.host, HBONE_PORT)
+    def host(self) -> IPv4Address:
+        assert isinstance(self.tunnel.ip, IPv4Address)
+        return self.tunnel.ip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,8 @@ def to_envoy(ground: Ground, *targets: SocketAddress, wiring: Wiring = GOOD) -> 
 def _node(ground: Ground, workload: str, wiring: Wiring, **listeners: str) -> Node:
     pki = wiring.node_pki or ground.pki
     # the server's address, and another for the client, whom nobody calls
-    mesh = mesh_file(ground.directory, {SERVER: ground.host, CLIENT: ground.host - 1}, domain=str(pki.domain))
+    workloads = {SERVER: ground.host, CLIENT: ground.host - 1}
+    mesh = mesh_file(ground.directory, workloads, hbone_port=ground.tunnel.port, domain=str(pki.domain))
     own = dedicated(workload, ca=pki.directory, mesh=mesh, **listeners)
     return Node({**own, "trust_domain": str(pki.domain), **wiring.node}, ground.processes)
 

@@ -8,7 +8,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from hbone.addr import SocketAddress
 from hbone.bench.envoy import EnvoyClient
 from hbone.bench.pki import Identity
 from hbone.bench.ports import Ports
@@ -87,8 +86,9 @@ async def test_envoy_tunnels_with_certificates_of_our_sds_and_takes_the_next_one
     require_envoy()
     host = ports.free_host()
     client = SpiffeId.for_workload(pki.domain, "shop", "client")
-    tunnel = SocketAddress(host, 15008)
-    mesh = mesh_file(tmp_path, {SERVER: host, CLIENT: host - 1}, domain=str(pki.domain))
+    tunnel = ports.free(host)
+    workloads = {SERVER: host, CLIENT: host - 1}
+    mesh = mesh_file(tmp_path, workloads, hbone_port=tunnel.port, domain=str(pki.domain))
     settings = {**dedicated(SERVER, ca=pki.directory, mesh=mesh, inbound=str(tunnel)), "trust_domain": str(pki.domain)}
     rule = ProcessRule(identity=client, uid=os.geteuid(), program="*envoy*")
     with http_server(str(host)) as target, Node(settings, processes) as node:

@@ -10,14 +10,13 @@ import socket
 import ssl
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from hbone.addr import SocketAddress
 from hbone.bench.pki import Identity
-from hbone.bench.ports import HBONE_PORT, Ports
+from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes
 from hbone.identity.spiffe import SpiffeId, parse_trust_domain
 from tests.interop.certificates import MeshPki
@@ -37,12 +36,12 @@ NO_ERROR, PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 0, 1, 11
 class Scene:
     """A node, the server behind it, and an honest peer with an open stream."""
 
-    def __init__(self, node: Node, target: TcpServer, pki: MeshPki, foreign: MeshPki) -> None:
+    def __init__(self, node: Node, tunnel: SocketAddress, target: TcpServer, *, pki: MeshPki, foreign: MeshPki) -> None:
         self.node = node
         self.target = target
         self.pki = pki
         self.foreign = foreign
-        self.tunnel = SocketAddress(target.address.ip, HBONE_PORT)
+        self.tunnel = tunnel
         self.honest = HboneProbe(self.tunnel, self.hello())
         self._stream = self.honest.request(connect_headers(target.address))
         self._echoed = 0
@@ -82,13 +81,14 @@ class Scene:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     directory = tmp_path_factory.mktemp("probes")
     pki, foreign = MeshPki(directory / "pki"), MeshPki(directory / "foreign", parse_trust_domain("other.local"))
-    host = Ports(random.Random()).free_host()
-    assert isinstance(host, IPv4Address)
-    mesh = mesh_file(directory, {SERVER: host})
-    settings = dedicated(SERVER, ca=pki.directory, mesh=mesh, inbound=f"{host}:{HBONE_PORT}")
+    ports = Ports(random.Random())
+    host = ports.free_host()
+    tunnel = ports.free(host)
+    mesh = mesh_file(directory, {SERVER: host}, hbone_port=tunnel.port)
+    settings = dedicated(SERVER, ca=pki.directory, mesh=mesh, inbound=str(tunnel))
     settings["timeouts"] = {"handshake_timeout_s": HANDSHAKE_TIMEOUT_S}
     with Processes(directory) as processes, echo(str(host)) as target, Node(settings, processes) as node:
-        scene = Scene(node, target, pki, foreign)
+        scene = Scene(node, tunnel, target, pki=pki, foreign=foreign)
         yield scene
         scene.honest.tls.close()
 
@@ -100,22 +100,27 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 class Odd:
     """A request that is refused. `status` None: no answer but the reset."""
 
-    headers: Callable[[SocketAddress], list[tuple[str, str]]]
+    headers: Callable[[Scene], list[tuple[str, str]]]
     says: str
     status: int | None = None
     reset: int | None = None
 
 
-def to(authority: str) -> Callable[[SocketAddress], list[tuple[str, str]]]:
+def to(authority: str) -> Callable[[Scene], list[tuple[str, str]]]:
     return lambda _: connect_headers(authority)
 
 
-def with_(*more: tuple[str, str]) -> Callable[[SocketAddress], list[tuple[str, str]]]:
-    return lambda target: [*connect_headers(target), *more]
+def with_(*more: tuple[str, str]) -> Callable[[Scene], list[tuple[str, str]]]:
+    return lambda scene: [*connect_headers(scene.target.address), *more]
 
 
-def request(method: str) -> Callable[[SocketAddress], list[tuple[str, str]]]:
-    return lambda target: [(":method", method), (":scheme", "https"), (":path", "/"), (":authority", str(target))]
+def request(method: str) -> Callable[[Scene], list[tuple[str, str]]]:
+    return lambda scene: [
+        (":method", method),
+        (":scheme", "https"),
+        (":path", "/"),
+        (":authority", str(scene.target.address)),
+    ]
 
 
 MALFORMED = {
@@ -123,16 +128,14 @@ MALFORMED = {
     "no authority": Odd(headers=lambda _: [(":method", "CONNECT")], says="without :authority"),
     "a CONNECT with scheme and path": Odd(headers=request("CONNECT"), says=":scheme or :path"),
     "an extended CONNECT": Odd(
-        headers=lambda target: [(":protocol", "connect-tcp"), *request("CONNECT")(target)], says=":protocol"
+        headers=lambda scene: [(":protocol", "connect-tcp"), *request("CONNECT")(scene)], says=":protocol"
     ),
     "two authorities": Odd(
-        headers=lambda target: [*connect_headers(target), (":authority", str(target))], says="twice"
+        headers=lambda scene: [*with_()(scene), (":authority", str(scene.target.address))], says="twice"
     ),
-    "an unknown pseudo-header": Odd(
-        headers=lambda target: [(":colour", "red"), *connect_headers(target)], says=":colour"
-    ),
+    "an unknown pseudo-header": Odd(headers=lambda scene: [(":colour", "red"), *with_()(scene)], says=":colour"),
     "a pseudo-header after a field": Odd(
-        headers=lambda target: [("x-field", "1"), *connect_headers(target)], says="after an ordinary field"
+        headers=lambda scene: [("x-field", "1"), *with_()(scene)], says="after an ordinary field"
     ),
     "an upper-case field": Odd(headers=with_(("X-Field", "1")), says="X-Field"),
     "a field without a name": Odd(headers=with_(("", "1")), says="field name"),
@@ -156,11 +159,11 @@ REFUSED = {
     "loopback": Odd(headers=to("127.0.0.1:80"), status=400, says="ip mismatch"),
     "loopback in IPv6": Odd(headers=to("[::1]:80"), status=400, says="ip mismatch"),
     "an unknown name": Odd(headers=to("nobody.shop:80"), status=503, says="nobody.shop"),
-    "our own port": Odd(
-        headers=lambda target: connect_headers(SocketAddress(target.ip, HBONE_PORT)), status=503, says="recursive"
-    ),
+    "our own port": Odd(headers=lambda scene: connect_headers(scene.tunnel), status=503, says="recursive"),
     "a closed port": Odd(
-        headers=lambda target: connect_headers(SocketAddress(target.ip, 1)), status=503, says="Connection refused"
+        headers=lambda scene: connect_headers(SocketAddress(scene.target.address.ip, 1)),
+        status=503,
+        says="Connection refused",
     ),
     "too long a header list": Odd(headers=with_(("x-long", "~" * 70_000)), status=431, says="header list"),
 }
@@ -170,7 +173,7 @@ REFUSED = {
 def test_a_malformed_request_is_reset_with_protocol_error(case: str, scene: Scene) -> None:
     odd = MALFORMED[case]
     with scene.one_line(odd.says):
-        answer = scene.ask(odd.headers(scene.target.address))
+        answer = scene.ask(odd.headers(scene))
     assert (answer.status, answer.reset) == (None, PROTOCOL_ERROR)
 
 
@@ -178,17 +181,20 @@ def test_a_malformed_request_is_reset_with_protocol_error(case: str, scene: Scen
 def test_a_request_that_is_not_for_us_is_answered_and_ended(case: str, scene: Scene) -> None:
     odd = REFUSED[case]
     with scene.one_line(odd.says):
-        answer = scene.ask(odd.headers(scene.target.address))
+        answer = scene.ask(odd.headers(scene))
     assert (answer.status, answer.ended, bytes(answer.body)) == (odd.status, True, b"")
     assert answer.reset in {None, NO_ERROR}
 
 
 def test_a_refused_request_leaves_the_next_in_its_tunnel_alone(scene: Scene) -> None:
+    odd_ones = (*MALFORMED.values(), *REFUSED.values())
+    before = len(scene.node.access())
     with scene.probe() as probe:
-        for odd in (*MALFORMED.values(), *REFUSED.values()):
-            probe.wait_end(probe.request(odd.headers(scene.target.address)))
+        for odd in odd_ones:
+            probe.wait_end(probe.request(odd.headers(scene)))
         assert probe.wait_status(probe.request(connect_headers(scene.target.address))) == 200
-    scene.node.wait_access(1, lambda line: line.fields.get("dst.hbone_addr") == str(scene.target.address))
+    lines = scene.node.wait_access(before + len(odd_ones) + 1)  # all of them: what comes next counts its own
+    assert lines[-1].fields["dst.hbone_addr"] == str(scene.target.address)
 
 
 def test_a_header_block_without_end_costs_the_connection(scene: Scene) -> None:

@@ -2,8 +2,6 @@
 
 import pytest
 
-from hbone.addr import SocketAddress
-from hbone.bench.ports import HBONE_PORT
 from tests.interop.pairs import Ground, PairOpener, Wiring, to_envoy, to_us
 from tests.interop.programs import connect, echoes, fetch, is_refused
 from tests.support.targets import echo, source
@@ -57,7 +55,7 @@ def test_a_connection_for_another_workload_than_ours_brings_no_byte_and_our_line
 
 
 def test_a_connection_back_into_our_own_tunnel_port_is_refused_as_a_loop(ground: Ground) -> None:
-    with to_us(ground, SocketAddress(ground.host, HBONE_PORT)) as pair:
+    with to_us(ground, ground.tunnel) as pair:
         assert fetch(pair.entry).received == 0
         assert "recursive call" in pair.node.only_access().error
 

@@ -37,9 +37,12 @@ def forward(listen: SocketAddress, to: object) -> dict[str, str]:
     return {"listen": str(listen), "to": str(to)}
 
 
-def mesh_file(directory: Path, workloads: Mapping[str, IPv4Address], *, domain: str = "cluster.local") -> Path:
-    """ztunnel's local form for these workloads ("NS/NAME/SA" → address), all reached by HBONE."""
-    document = {"workloads": [_workload(name, ip, domain) for name, ip in workloads.items()]}
+def mesh_file(
+    directory: Path, workloads: Mapping[str, IPv4Address], *, hbone_port: int, domain: str = "cluster.local"
+) -> Path:
+    """ztunnel's local form for these workloads ("NS/NAME/SA" → address), all reached by HBONE on that port."""
+    found = [_workload(name, ip, domain) | {"hbonePort": hbone_port} for name, ip in workloads.items()]
+    document = {"workloads": found}
     path = directory / "mesh.yaml"
     path.write_text(json.dumps(document))  # JSON is YAML
     return path

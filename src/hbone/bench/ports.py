@@ -12,7 +12,6 @@ from hbone.addr import SocketAddress
 
 FIRST, LAST = 20_000, 32_000
 ATTEMPTS = 200
-HBONE_PORT = 15_008
 LOOPBACK = IPv4Address("127.0.0.1")
 
 
@@ -33,15 +32,15 @@ class Ports:
         raise OSError(f"no free port on {ip} between {FIRST} and {LAST}")
 
     def free_host(self) -> IPv4Address:
-        """An address of 127.0.0.0/8 on which port 15008 is free: a workload's own, with its node's inbound port.
+        """An address of 127.0.0.0/8 for a workload of its own; raises OSError where loopback has but one.
 
-        Port 15008 is part of the protocol, so each inbound node that runs at once needs its own address.
+        Its node's inbound port is any free one too: 15008 would be taken, on every address, by an `hbone up` that runs.
         """
         for _ in range(ATTEMPTS):
             ip = IPv4Address(int(IPv4Address("127.64.0.1")) + self._rng.randrange(1 << 20))
-            if bindable(SocketAddress(ip, HBONE_PORT)):
+            if bindable(SocketAddress(ip, 0)):
                 return ip
-        raise OSError(f"port {HBONE_PORT} is not free on any address of 127.0.0.0/8 that was tried")
+        raise OSError("no address of 127.0.0.0/8 but 127.0.0.1 can be used here")
 
 
 def bindable(address: SocketAddress) -> bool:

@@ -1,5 +1,6 @@
 """Processes that we start end with us; `/proc` tells what they used."""
 
+import contextlib
 import os
 import select
 import socket
@@ -131,3 +132,13 @@ def test_a_taken_port_is_not_bindable() -> None:
 
 def test_a_host_of_its_own_is_a_loopback_address() -> None:
     assert Ports(Random(1)).free_host().is_loopback
+
+
+def test_a_host_of_its_own_is_found_while_an_hbone_up_runs_here() -> None:
+    """It has the port of tunnels on every address; so has what holds it already, if this test cannot have it."""
+    with socket.socket() as like_up:
+        with contextlib.suppress(OSError):
+            like_up.bind(("0.0.0.0", 15008))
+            like_up.listen()
+        ports = Ports(Random(1))
+        assert ports.free(ports.free_host()).ip.is_loopback

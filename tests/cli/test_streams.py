@@ -37,3 +37,12 @@ def test_a_verdict_is_told_by_the_exit_code_whatever_is_closed(streams: str, tmp
 def test_a_full_disk_behind_standard_output_is_told(tmp_path: Path) -> None:
     done = shell("$HBONE policy check . > /dev/full", tmp_path)
     assert (done.returncode, done.stderr.splitlines()[-2]) == (1, "error: no space left on device")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_what_a_terminal_s_encoding_lacks_is_no_reason_to_fail(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(MANIFEST)
+    asked = "policy explain --manifests . --from web/x --to shop/cart-0:80"
+    done = shell(f"PYTHONIOENCODING={encoding} $HBONE {asked}", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ALLOW  web/x" in done.stdout

@@ -6,11 +6,12 @@ A user never sees a traceback, unless HBONE_DEBUG asks for the one of an interna
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TextIO, cast
 
 import click
 
@@ -20,6 +21,7 @@ from hbone.values import dataclass
 DONE, NO, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 DEBUG_VARIABLE: Final = "HBONE_DEBUG"
 MAX_PROBLEMS: Final = 50
+_ANY_TEXT: Final = ("utf-8", "surrogateescape")
 COMPLETE_VARIABLE: Final = "_HBONE_COMPLETE"
 
 
@@ -66,6 +68,7 @@ _OTHER: Final = _System("")
 def main(arguments: list[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Run the command line; the exit code. `arguments` None: those of the process."""
     _fill_standard_streams()
+    _print_what_the_encoding_has()
     from hbone.cli.main import cli
 
     try:
@@ -88,6 +91,14 @@ def _fill_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 -- for life
+
+
+def _print_what_the_encoding_has() -> None:
+    """An arrow that a terminal's ISO 8859-1 lacks is a question mark there, and no reason to fail. Standard error does
+    so by itself."""
+    out: TextIO = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and (out.encoding.lower(), out.errors) != _ANY_TEXT:
+        out.reconfigure(errors="replace")
 
 
 def report(error: BaseException, environment: Mapping[str, str]) -> int:

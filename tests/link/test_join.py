@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hbone.control.channel import ControlRefused
-from hbone.control.join import CREDENTIALS, MEMBER, ROOTS, Member, enrol
+from hbone.control.join import CREDENTIALS, MEMBER, ROOTS, Member, enrol, same_mesh
 from hbone.control.lease import Wish
 from hbone.control.nodes import node_identity
 from hbone.control.pinning import WrongPin
@@ -52,6 +52,26 @@ async def test_a_restart_needs_no_token_and_no_control_plane(tmp_path: Path) -> 
     again = Member.load(tmp_path / "vm", CLOCK)
     assert again is not None
     assert (await again.fetch(WEB)).svid.serial == first.svid.serial
+
+
+async def test_a_control_plane_that_is_away_is_said_with_a_remedy_for_another_machine(tmp_path: Path) -> None:
+    async with remote(tmp_path) as up:
+        member = await joined(up, tmp_path / "vm")
+    wish = Wish(namespace="shop", service_account="web", hbone_port=15008)
+    with pytest.raises(Unreachable, match="no control plane answers at 127") as caught:
+        async with Registration(member.endpoint, wish, system_rng()):
+            pass
+    assert "address and port" in caught.value.fix
+    assert "hbone up" not in caught.value.fix, "that would be one of this machine"
+
+
+async def test_a_member_is_told_how_it_becomes_another(tmp_path: Path) -> None:
+    async with remote(tmp_path) as up:
+        member = await joined(up, tmp_path / "vm")
+        assert same_mesh(member, await token_for(up)) is None
+        refusal = same_mesh(member, await token_for(up, DB))
+    assert refusal is not None
+    assert f"remove {tmp_path / 'vm'}" in refusal.fix
 
 
 async def test_the_kept_certificate_gets_its_successor_which_is_kept_then(tmp_path: Path) -> None:

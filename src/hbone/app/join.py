@@ -147,7 +147,7 @@ async def _registered(undo: AsyncExitStack, member: Member, wish: Wish) -> Grant
         except Unreachable as error:
             failures += 1
             if failures == 1:
-                log.warning("control plane not reached", extra={"error": str(error)})
+                log.warning("control plane not reached, waiting for it", extra={"error": str(error)})
             await asyncio.sleep(reconnect_after(failures, system_rng()))
         else:
             return registration.granted

@@ -43,6 +43,11 @@ class Endpoint(Protocol):
         """What goes with every call, made anew for each (tokens are replaced on disk)."""
         ...
 
+    @property
+    def remedy(self) -> str:
+        """What to do when nobody answers there."""
+        ...
+
     def __str__(self) -> str: ...
 
 
@@ -57,6 +62,10 @@ class UnixEndpoint:
 
     def metadata(self) -> Mapping[str, str]:
         return {}
+
+    @property
+    def remedy(self) -> str:
+        return "start `hbone up` first"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -109,7 +118,7 @@ async def calling(endpoint: Endpoint) -> AsyncGenerator[Channel]:
         ) from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise Unreachable(
-            f"no control plane answers at {endpoint}", why=error.strerror or "", fix="start `hbone up` first"
+            f"no control plane answers at {endpoint}", why=error.strerror or "", fix=endpoint.remedy
         ) from error
     except TimeoutError as error:
         raise Unreachable(f"the control plane at {endpoint} did not answer in time") from error

@@ -266,5 +266,5 @@ def same_mesh(member: Member, token: JoinToken) -> HboneError | None:
     return UsageError(
         f"this machine is {member.membership.identity} already",
         why=f"the token is for {token.identity}",
-        fix="give another --state-dir, or remove this membership first",
+        fix=f"give another --state-dir, or end this membership first: remove {member.directory}",
     )

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Self
 
 from hbone.control.credentials import Credentials, SvidSource
@@ -161,7 +162,8 @@ class IdentityKeeper:
     def _tell(self, spiffe_id: SpiffeId, credentials: Credentials) -> None:
         self.asked["ok"] += 1
         svid = credentials.svid
-        values = {"identity": str(spiffe_id), "serial": f"{svid.serial:x}", "not_after": svid.not_after}
+        ends = datetime.fromtimestamp(round(svid.not_after), UTC)
+        values = {"identity": str(spiffe_id), "serial": f"{svid.serial:x}", "not_after": ends}
         log.info("certificate issued", extra=values)
         for call in tuple(self._subscribers.values()):
             try:

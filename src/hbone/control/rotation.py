@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from hbone.ca.generations import Generations, Phase, State, Surroundings, WrongPhase, waits_for
@@ -246,7 +247,8 @@ class Rotation:
             and active.root_key is not None
             and parts.authorities.parts.plugged is None
         ):
-            log.info("the CA's intermediate is replaced before its end", extra={"not_after": ends})
+            at = datetime.fromtimestamp(round(ends), UTC)
+            log.info("the CA's intermediate is replaced before its end", extra={"not_after": at})
             await self.renew_intermediate()
         else:
             await parts.trust.publish()

@@ -115,6 +115,10 @@ class TlsEndpoint:
         given = {"authorization": self.authorization()} if self.authorization is not None else {}
         return {**self.headers, **given}
 
+    @property
+    def remedy(self) -> str:
+        return "check that one runs there, and that the address and port are right"
+
     def context(self) -> ssl.SSLContext:
         """Raises InvalidEndpoint. Names are checked by the channel, which knows several."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

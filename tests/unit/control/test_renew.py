@@ -140,6 +140,13 @@ async def test_a_source_that_never_answers_is_given_up_after_the_deadline() -> N
             await keeper.get(WEB)
 
 
+async def test_the_line_about_a_certificate_gives_its_end_as_a_date(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "hbone.control"):
+        svid = (await rig.keeper.get(WEB)).svid
+    (line,) = [record for record in caplog.records if record.message == "certificate issued"]
+    assert line.__dict__["not_after"].timestamp() == pytest.approx(svid.not_after, abs=1)
+
+
 async def test_a_bug_in_a_source_or_subscriber_costs_no_identity(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.source.fault = RuntimeError("bug")
     with pytest.raises(IdentityUnavailable, match="bug"):

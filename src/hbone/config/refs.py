@@ -78,7 +78,8 @@ class WorkloadInfo:
 def _parts(text: str, counts: tuple[int, ...], form: str) -> tuple[str, ...]:
     parts = tuple(text.split("/"))
     if len(parts) not in counts:
-        raise InvalidReference(f"{text[:200]!r} has {len(parts)} parts", fix=f"write {form}", text=text)
+        count = "1 part" if len(parts) == 1 else f"{len(parts)} parts"
+        raise InvalidReference(f"{text[:200]!r} has {count}", fix=f"write {form}", text=text)
     for part in parts:
         if not _PART.fullmatch(part) or part in _DOTS:
             shown = "an empty part" if not part else f"the part {part[:80]!r}"

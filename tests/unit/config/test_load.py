@@ -93,7 +93,7 @@ def test_a_key_like_nothing_known_is_told_what_is_known() -> None:
         ("forwards: 5", "forwards", "5 is not a list", "'- '"),
         ("forwards: [{to: a:1, as: a/b}]", "forwards[0].listen", "missing", "add listen"),
         ("forwards: [{listen: 127.0.0.1:0, to: a:0, as: a/b}]", "forwards[0].to", "not a port", "65535"),
-        ("forwards: [{listen: 127.0.0.1:0, to: a:1, as: cart}]", "forwards[0].as", "1 parts", "shop/cart"),
+        ("forwards: [{listen: 127.0.0.1:0, to: a:1, as: cart}]", "forwards[0].as", "has 1 part", "shop/cart"),
         ("exposes: [{workload: a/b, port: 70000, to: a:1}]", "exposes[0].port", "too large", "65535 or less"),
         ("logging: {access_log: xml}", "logging.access_log", "'xml' is not a choice", "'json'"),
         ("logging: {log_level: 5}", "logging.log_level", "5 is not text", "quotes"),
@@ -104,7 +104,7 @@ def test_a_key_like_nothing_known_is_told_what_is_known() -> None:
         ("logging: {log_level: loud}", "logging.log_level", "'loud' is not a log level", "debug"),
         ("frames: {max_pings: 5}", "frames.max_pings", "5 is not a rate", "50/s burst 200"),
         ("manifests: [a]", "manifests", "not a path", "path"),
-        ("workload: a", "workload", "1 parts", "NAMESPACE/NAME/ACCOUNT"),
+        ("workload: a", "workload", "has 1 part", "NAMESPACE/NAME/ACCOUNT"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_place_and_what_to_write(line: str, field: str, what: str, fix: str) -> None:

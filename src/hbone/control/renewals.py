@@ -187,11 +187,13 @@ class Renewals:
         return min((*self._thresholds(), *(() if due is None else (due,))), default=None)
 
     def _thresholds(self) -> Iterator[Instant]:
-        """When each certificate whose renewal fails passes the next threshold of its life."""
+        """When each certificate whose renewal fails passes the next threshold that was not told yet. Not the next one
+        from now on: one that passes between `warnings` and this would not be told at all.
+        """
         now, wall = self._clock.now(), self._clock.wall()
         for entry in self._entries.values():
             if entry.failures and entry.credentials is not None:
-                wait_s = next_threshold_s(entry.credentials.svid, came=entry.came, now=wall)
+                wait_s = next_threshold_s(entry.credentials.svid, came=entry.came, now=wall, told=entry.warned)
                 if wait_s is not None:
                     yield Instant(now + wait_s + _LATE_S)
 

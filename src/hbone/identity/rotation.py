@@ -31,8 +31,12 @@ def renew_at(svid: X509Svid, jitter: float, *, came: WallTime) -> WallTime:
 def life_spent(svid: X509Svid, *, came: WallTime, now: WallTime) -> float:
     """Which part of a certificate's life is over, 1 at its end and more after it. `came`: when we first had it, which
     after a restart is later than when it was issued."""
-    begin = min(came, svid.not_before + BACKDATED_S)
+    begin = _begin(svid, came)
     return (now - begin) / max(svid.not_after - begin, 1e-9)
+
+
+def _begin(svid: X509Svid, came: WallTime) -> float:
+    return min(came, svid.not_before + BACKDATED_S)
 
 
 def passed(spent: float) -> float:
@@ -40,11 +44,11 @@ def passed(spent: float) -> float:
     return max((threshold for threshold in THRESHOLDS if spent >= threshold), default=0.0)
 
 
-def next_threshold_s(svid: X509Svid, *, came: WallTime, now: WallTime) -> float | None:
-    """Seconds until another of THRESHOLDS passes; None when all have."""
-    spent = life_spent(svid, came=came, now=now)
-    ahead = [threshold for threshold in THRESHOLDS if threshold > spent]
-    return (ahead[0] - spent) * (svid.not_after - now) / (1 - spent) if ahead else None
+def next_threshold_s(svid: X509Svid, *, came: WallTime, now: WallTime, told: float) -> float | None:
+    """Seconds until the first of THRESHOLDS after `told` passes, below 0 when it has; None when all were told."""
+    begin = _begin(svid, came)
+    ahead = next((threshold for threshold in THRESHOLDS if threshold > told), None)
+    return None if ahead is None else begin + ahead * (svid.not_after - begin) - now
 
 
 def retry_after(attempt: int, rng: Rng) -> float:

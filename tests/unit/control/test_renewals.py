@@ -227,6 +227,21 @@ def test_a_certificate_that_is_not_renewed_is_told_once_at_each_threshold(desk: 
         assert threshold <= at < threshold + (0.06 if threshold == 0.5 else 0.001), "the first attempt has its jitter"
 
 
+def test_a_threshold_that_passes_while_the_last_one_is_told_is_told_at_once(desk: Desk) -> None:
+    desk.given()
+    began = desk.clock.wall()
+    assert [threshold for threshold, _ in fail_until(desk, 0.8)] == [0.5, 0.75]
+    desk.clock.advance(began + 0.9 * TTL_S - desk.clock.wall() - 0.001)
+    assert desk.renewals.warnings() == [], "a moment too early"
+    assert desk.renewals.take_due() == [WEB], "an attempt is on its way: nothing else is due"
+    desk.clock.advance(0.002)
+    look = desk.renewals.next_look()
+    assert look is not None
+    assert look - desk.clock.now() < 0.01
+    desk.clock.advance(0.01)
+    assert [one.threshold for one in desk.renewals.warnings()] == [0.9]
+
+
 def test_a_certificate_that_is_renewed_is_not_told(desk: Desk) -> None:
     desk.given()
     desk.wait_due()

@@ -211,6 +211,18 @@ MISTAKES: dict[str, Row] = {
         says="",
         instead="the running `hbone up` tells the mesh",
     ),
+    "a place for tunnels without a CA": Row(
+        run=("expose", "--as", "shop/web", "--listen", "127.0.0.21:15008", "8080"),
+        place="--listen without --ca",
+        says="",
+        instead="the running `hbone up` gives each workload an address",
+    ),
+    "a trust domain without a CA": Row(
+        run=("forward", "--as", "shop/web", "--trust-domain", "east.example", "9000:cart.shop:80"),
+        place="--trust-domain without --ca",
+        says="",
+        instead="the running `hbone up` knows its trust domain",
+    ),
     "a state directory whose path is too long for a socket": Row(
         run=("up", "--state-dir", "x" * 120),
         place="x" * 120,

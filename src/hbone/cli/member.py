@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from hbone.cli.arguments import PATH
 from hbone.values import dataclass
@@ -36,8 +37,11 @@ class Member:
         from hbone.app.programs import Membership
         from hbone.errors import UsageError
 
-        if self.manifests is not None and self.ca is None:
-            raise UsageError("--manifests without --ca", fix="leave it out: the running `hbone up` tells the mesh")
+        if self.ca is None:
+            for option, who_tells in _ALONE.items():
+                if given(option):
+                    flag = f"--{option.replace('_', '-')}"
+                    raise UsageError(f"{flag} without --ca", fix=f"leave it out: the running `hbone up` {who_tells}")
         settings: dict[str, Any] = {"manifests": self.manifests} if self.manifests is not None else {}
         return Membership(account=self.account, ca=self.ca, trust_domain=self.trust_domain, settings=settings)
 
@@ -61,6 +65,19 @@ class Member:
     def say(lines: list[str]) -> None:
         for line in lines:
             click.echo(line, err=True)
+
+
+_ALONE = {
+    "manifests": "tells the mesh",
+    "trust_domain": "knows its trust domain",
+    "listen": "gives each workload an address for its tunnels",
+}
+"""Parameters that mean something with --ca alone, and who tells it otherwise."""
+
+
+def given(parameter: str) -> bool:
+    """Whether the user chose this parameter of the running command."""
+    return click.get_current_context().get_parameter_source(parameter) is ParameterSource.COMMANDLINE
 
 
 _OPTIONS = (

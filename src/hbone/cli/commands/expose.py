@@ -51,12 +51,13 @@ def expose(  # noqa: PLR0917 - one parameter for each option
     from hbone.app.programs import ExposeSpec, run_expose
     from hbone.app.run import run
 
+    where = _listen(listen)
     spec = ExposeSpec(
         member=member.membership(),
         ports=dict(ports),
         allow=allow,
         name=name,
-        listen=_listen(listen),
+        listen=where,
         require_rules=require_rules,
     )
     with member.logs() as logs:

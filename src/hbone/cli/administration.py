@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_COUNTDOWN = re.compile(r"\d+ s more")
 _TIMES = frozenset({"since", "not_after", "root_not_after", "issued_at", "revoked_at", "taken_at", "looked_at"})
 
 
@@ -161,6 +163,15 @@ def rotation_text(status: "CaStatusResponse") -> str:
     rotation = status.rotation
     waiting = "; ".join(rotation.waiting)
     return f"{rotation.phase}: {waiting}" if waiting else rotation.phase
+
+
+async def steps_of(statuses: "AsyncIterator[CaStatusResponse]") -> "AsyncGenerator[CaStatusResponse]":
+    """Those that have news of the rotation: of a countdown (15 minutes, with a bundle endpoint) the first alone."""
+    said = ""
+    async for status in statuses:
+        if (text := _COUNTDOWN.sub("", rotation_text(status))) != said:
+            said = text
+            yield status
 
 
 def _bundle(node: Any) -> str:

@@ -4,12 +4,14 @@ import asyncio
 import json
 import re
 import sqlite3
+from collections.abc import AsyncGenerator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from hbone.cli.administration import steps_of
 from hbone.cli.failures import main
 from hbone.control import federated_rows
 from hbone.control.cadir import load_or_create
@@ -20,6 +22,7 @@ from hbone.control.local_ca import LocalCa
 from hbone.identity.bundle import BundleDocument
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.net.clock import SystemClock, system_rng
+from hbone.proto.admin_pb2 import CaStatusResponse, Rotation
 from hbone.times import WallTime
 from tests.support.pki import SpiffeCA
 
@@ -238,3 +241,25 @@ def test_a_ca_is_imported_from_a_directory(
     code, _, error = run(capsys, "ca", "import", tmp_path / "empty")
     assert code == 2
     assert "ca-cert.pem: the file is missing" in error
+
+
+async def test_a_rotation_that_is_watched_says_a_countdown_once() -> None:
+    async def seen() -> AsyncGenerator[CaStatusResponse]:
+        for left_s in (900, 899):
+            await asyncio.sleep(0)
+            yield _waiting("published", f"others have not had the time to see it ({left_s} s more)")
+        yield _waiting("activated", "2 certificates of the old root still in use")
+        yield _waiting("activated", "1 certificate of the old root still in use")
+        yield _waiting("none")
+
+    found = [(one.rotation.phase, *one.rotation.waiting) async for one in steps_of(seen())]
+    assert found == [
+        ("published", "others have not had the time to see it (900 s more)"),
+        ("activated", "2 certificates of the old root still in use"),
+        ("activated", "1 certificate of the old root still in use"),
+        ("none",),
+    ]
+
+
+def _waiting(phase: str, *reasons: str) -> CaStatusResponse:
+    return CaStatusResponse(rotation=Rotation(phase=phase, waiting=reasons))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hbone.cli.administration import as_json, gathered, operate, rotation_text, state_dir_option, status_text
+from hbone.cli.administration import as_json, gathered, operate, rotation_text, state_dir_option, status_text, steps_of
 from hbone.cli.output import Format, Style, emit, output_option, styled
 
 if TYPE_CHECKING:
@@ -75,11 +75,8 @@ async def _rotate(operations: "Operations", request: "RotateRootRequest", *, wat
     if not running and found.rotation.phase != _DONE and not found.rotation.paused:
         click.echo("no control plane runs: the rotation goes on when `hbone up` is started")
     elif watch and running:
-        said = ""
-        async for found in operations.watch():
-            if rotation_text(found) != said:
-                said = rotation_text(found)
-                _say(found)
+        async for found in steps_of(operations.watch()):
+            _say(found)
     elif found.rotation.phase != _DONE and not found.rotation.paused:
         click.echo("it goes on by itself; see `hbone ca status`, or `hbone ca rotate-root --watch`")
     return 0

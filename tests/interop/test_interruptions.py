@@ -8,7 +8,7 @@ import pytest
 
 from hbone.bench.ports import bindable
 from tests.interop.pairs import Ground, PairOpener, Wiring, to_envoy, to_us
-from tests.interop.programs import connect, digest_of, echoes, is_refused, read_to_end, send_payload
+from tests.interop.programs import connect, digest_of, echoes, is_refused, read_to_end, receive, send_payload
 from tests.support.targets import echo, patient_source, payload_digest, sink, source
 
 pytestmark = pytest.mark.interop
@@ -102,9 +102,9 @@ def test_a_server_behind_us_sees_a_reset_when_envoy_is_killed_amid_an_upload(gro
 
 
 def test_a_server_behind_us_sees_a_reset_when_envoy_is_killed_on_a_silent_connection(ground: Ground) -> None:
-    with sink(str(ground.host)) as target, to_us(ground, target.address) as pair, connect(pair.entry) as conn:
+    with echo(str(ground.host)) as target, to_us(ground, target.address) as pair, connect(pair.entry) as conn:
         conn.sendall(b"all is well")
-        pair.wait(lambda: target.accepted == 1)
+        assert receive(conn, len(b"all is well")) == b"all is well"  # so it went all the way
         pair.envoy.kill()
         seen = target.next_seen()
         assert (seen.received, seen.reset) == (len(b"all is well"), True)

@@ -148,9 +148,12 @@ def echo(ip: str = "127.0.0.1") -> TcpServer:
 
     def behave(conn: socket.socket, peer: SocketAddress) -> Seen:
         received = 0
-        while data := conn.recv(CHUNK_BYTES):
-            received += len(data)
-            conn.sendall(data)
+        try:
+            while data := conn.recv(CHUNK_BYTES):
+                received += len(data)
+                conn.sendall(data)
+        except ConnectionResetError:
+            return Seen(peer=peer, received=received, reset=True)
         return Seen(peer=peer, received=received)
 
     return TcpServer(behave, ip)

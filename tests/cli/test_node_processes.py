@@ -14,7 +14,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from hbone.proto.workloadapi_grpc import SpiffeWorkloadAPIStub
-from hbone.proto.workloadapi_pb2 import JWTSVIDRequest, X509BundlesRequest, X509SVIDRequest
+from hbone.proto.workloadapi_pb2 import JWTSVIDRequest, ValidateJWTSVIDRequest, X509BundlesRequest, X509SVIDRequest
+from tests.support.cafiles import ca_files
 from tests.support.commands import Running, Sandbox
 
 CART, FRONT = "spiffe://cluster.local/ns/shop/sa/cart", "spiffe://cluster.local/ns/web/sa/front"
@@ -101,8 +102,38 @@ async def test_a_process_gets_what_the_rules_and_the_control_plane_both_give_it(
             root = x509.load_der_x509_certificate(bundles.bundles["spiffe://cluster.local"])
             assert "hbone root" in root.subject.rfc4514_string()
             await stream.cancel()
-        jwt = api.FetchJWTSVID(JWTSVIDRequest(audience=["x"]), metadata=HEADER)
+
+
+async def test_a_process_gets_tokens_of_what_both_give_it_and_keeps_them_through_an_outage(machine: Machine) -> None:
+    await asyncio.to_thread(machine.join)
+    async with machine.api() as api, asyncio.timeout(LIMIT_S):
+        (one,) = (await api.FetchJWTSVID(JWTSVIDRequest(audience=["db"]), metadata=HEADER)).svids
+        assert one.spiffe_id == CART, "web/front is not on this node, whatever the rules say"
+        foreign = api.FetchJWTSVID(JWTSVIDRequest(audience=["db"], spiffe_id=FRONT), metadata=HEADER)
+        assert await status(foreign) is Status.PERMISSION_DENIED
+        await asyncio.to_thread(machine.control.stop)
+        kept = await api.FetchJWTSVID(JWTSVIDRequest(audience=["db"]), metadata=HEADER)
+        assert [svid.svid for svid in kept.svids] == [one.svid]
+        request = ValidateJWTSVIDRequest(audience="db", svid=one.svid)
+        assert (await api.ValidateJWTSVID(request, metadata=HEADER)).spiffe_id == CART
+        other = api.FetchJWTSVID(JWTSVIDRequest(audience=["cache"]), metadata=HEADER)
+        assert await status(other) is Status.UNAVAILABLE
+
+
+async def test_a_node_that_issues_its_own_certificates_has_no_tokens_and_says_so(sandbox: Sandbox) -> None:
+    ca_files(sandbox.work / "ca")
+    socket = sandbox.directory / "workload.sock"
+    settings = {"workload": "shop/cart", "ca": "ca", "workload_socket": str(socket)}
+    file = sandbox.write("node.yaml", json.dumps({**settings, "attest": [{"as": "shop/cart", "uid": US}]}))
+    running = sandbox.start("node", "--config", str(file))
+    await asyncio.to_thread(running.wait_for, "workload socket listens")
+    channel = Channel(path=str(socket))
+    try:
+        api = SpiffeWorkloadAPIStub(channel)
+        jwt = api.FetchJWTSVID(JWTSVIDRequest(audience=["db"]), metadata=HEADER)
         assert await status(jwt) is Status.UNIMPLEMENTED
+    finally:
+        channel.close()
 
 
 async def test_an_identity_that_leaves_the_node_is_taken_from_its_processes(machine: Machine) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from hbone.control.attest_process import ProcessRule
+from tests.support.camesh import CaMesh
 from tests.support.controlplane import DOMAIN, spiffe
 from tests.support.workloads import Local, workload_socket
 
@@ -23,11 +24,11 @@ OURS = ProcessRule(identity=WEB, uid=os.geteuid())
 T = TypeVar("T")
 
 
-async def asked(local: Local, question: Callable[[Any], T]) -> T:
+async def asked(local: Local | str, question: Callable[[Any], T]) -> T:
     """What a client of theirs is answered; it blocks, so it has a thread of its own."""
 
     def ask() -> T:
-        with spiffe_client.WorkloadApiClient(local.uri) as client:
+        with spiffe_client.WorkloadApiClient(local if isinstance(local, str) else local.uri) as client:
             return question(client)
 
     return await asyncio.to_thread(ask)
@@ -78,6 +79,28 @@ async def test_its_jwt_svids_are_fetched_validated_here_and_validated_there(tmp_
         assert str(there.spiffe_id) == str(WEB)
         with pytest.raises(Exception, match=r"not for other"):
             await asked(local, lambda client: client.validate_jwt_svid(token.token, audience="other", timeout=10))
+
+
+async def test_at_a_node_its_jwt_svids_are_fetched_validated_here_and_validated_there(tmp_path: Path) -> None:
+    """The key that signs them is the control plane's; the node asks for them, and serves what it was given."""
+    socket, attest = tmp_path / "w.sock", [{"as": "shop/web", "uid": os.geteuid()}]
+    async with CaMesh(tmp_path / "mesh") as mesh:
+        await mesh.node("shop/web", "127.0.93.9", workload_socket=socket, attest=attest)
+        uri = f"unix://{socket}"
+        token = await asked(uri, lambda client: client.fetch_jwt_svid(audience={"db", "cache"}, timeout=10))
+        assert str(token.spiffe_id) == str(WEB)
+        here = await asked(uri, lambda client: client.validate_jwt_svid(token.token, audience="db", timeout=10))
+        assert str(here.spiffe_id) == str(WEB)
+        bundles = await asked(uri, lambda client: client.fetch_jwt_bundles(timeout=10))
+        bundle = bundles.get_bundle_for_trust_domain(spiffe_client.TrustDomain(DOMAIN))
+        there = spiffe_client.JwtSvid.parse_and_validate(token.token, bundle, {"db"})
+        assert str(there.spiffe_id) == str(WEB)
+        await mesh.stop()
+        kept = await asked(uri, lambda client: client.fetch_jwt_svid(audience={"cache", "db"}, timeout=10))
+        assert kept.token == token.token
+        other = spiffe_client.SpiffeId("spiffe://cluster.local/ns/shop/sa/db")
+        with pytest.raises(Exception, match="is not spiffe"):
+            await asked(uri, lambda client: client.fetch_jwt_svid(audience={"db"}, subject=other, timeout=10))
 
 
 async def test_it_is_told_that_it_has_no_identity(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,16 @@ async def test_a_jwt_svid_is_accepted_by_whom_it_is_for_alone(tmp_path: Path) ->
         keys = parse_key_set(document, use="jwt-svid")
         assert validate(svid.svid, "db", {DOMAIN: keys}, now=SystemClock().wall())[0] == WEB
         assert all(entry["use"] == "jwt-svid" and entry["kid"] for entry in json.loads(document)["keys"])
+
+
+async def test_where_no_keys_of_tokens_are_known_none_is_judged(tmp_path: Path) -> None:
+    """As on a node below an istiod, which tells none."""
+    async with workload_socket(tmp_path, OURS) as local, api(local) as stub:
+        (svid,) = (await stub.FetchJWTSVID(JWTSVIDRequest(audience=["db"]), metadata=HEADER)).svids
+        local.jwt = replace(local.jwt, known=())
+        request = ValidateJWTSVIDRequest(audience="db", svid=svid.svid)
+        assert await status_of(stub.ValidateJWTSVID(request, metadata=HEADER)) is Status.UNAVAILABLE
+        assert await status_of(first(stub.FetchJWTBundles, JWTBundlesRequest())) is Status.UNAVAILABLE
 
 
 async def test_bad_requests_for_jwt_svids(tmp_path: Path) -> None:

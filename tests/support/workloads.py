@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -10,12 +10,14 @@ from hbone.ca.authority import CertificateAuthority
 from hbone.control.attest_process import Attestor, ProcessRule
 from hbone.control.channel import UnixEndpoint
 from hbone.control.issue import Issuer
+from hbone.control.jwt_source import JwtSvids
 from hbone.control.jwt_svid import JwtKeys
 from hbone.control.local_ca import LocalCa
 from hbone.control.local_workloads import LocalTrust, LocalWorkloads
 from hbone.control.renew import IdentityKeeper
 from hbone.control.unixsocket import ControlSocket
 from hbone.control.workload_server import LocalServices, WorkloadServer
+from hbone.identity.spiffe import SpiffeId
 from hbone.net.clock import SystemClock, new_key, system_rng
 from tests.support.controlplane import DOMAIN, make_authority
 
@@ -36,6 +38,15 @@ class Local:
     @property
     def endpoint(self) -> UnixEndpoint:
         return UnixEndpoint(self.socket)
+
+    @property
+    def trusted(self) -> LocalTrust:
+        found = self.trust or LocalTrust(bundle=self.authority.bundle)
+        return replace(found, jwt_keys={DOMAIN: self.jwt.known, **found.jwt_keys})
+
+    async def mint(self, identity: SpiffeId, audience: Sequence[str]) -> str:
+        """`JwtSource`."""
+        return self.jwt.issue(identity, audience, now=SystemClock().wall())
 
     @property
     def uri(self) -> str:
@@ -63,9 +74,9 @@ async def workload_socket(directory: Path, *rules: ProcessRule, ttl_s: float = 3
         trust_domain=DOMAIN,
         attestor=Attestor(rules),
         keeper=local.keeper,
-        trust=lambda: local.trust or LocalTrust(bundle=local.authority.bundle),
+        trust=lambda: local.trusted,
         clock=clock,
-        jwt=lambda: local.jwt,
+        jwt=JwtSvids(local, clock),
     )
     server = WorkloadServer(LocalServices(workloads=local.workloads))
     async with local.keeper:

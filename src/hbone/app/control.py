@@ -26,6 +26,7 @@ from hbone.control.ca_service import IssueLimits
 from hbone.control.caplane import AUDIT, CaPlace, CaPlane, file_keys
 from hbone.control.federation import Federation, FederationParts
 from hbone.control.issue import Issuer, IssueRules
+from hbone.control.jwt_mint import JwtMinter
 from hbone.control.keys import KeyProvider
 from hbone.control.limiter import CallerLimits
 from hbone.control.publish import Mesh
@@ -67,6 +68,7 @@ class Control:
         self._regroup: Callable[[Mapping[str, Workload]], None] = lambda _: None
         self.ca: CaPlane
         self.issuer: Issuer
+        self.minter: JwtMinter
         self.doors: Doors
         self.bundles: BundleDoor
         self.federation: Federation
@@ -203,7 +205,8 @@ class Control:
         self.issuer = Issuer(
             lambda: ca.authorities.signing, clock=place.clock, rng=place.rng, ledger=ca.ledger, rules=self._rules()
         )
-        self.doors.serve_processes(self.issuer)
+        self.minter = JwtMinter(ca, ttl_s=settings.jwt_svid_ttl_s)
+        self.doors.serve_processes(self.issuer, self.minter)
         registry = Registry(
             self.mesh.store, place.trust_domain, network=settings.network, cluster_id=settings.cluster_id
         )
@@ -222,6 +225,8 @@ class Control:
                 clock=place.clock,
                 tokens=self.doors.tokens,
                 limits=IssueLimits(CallerLimits(settings.certificate_rate), place.clock),
+                minter=self.minter,
+                jwt_limits=IssueLimits(CallerLimits(settings.certificate_rate), place.clock, "JWT-SVIDs"),
                 local=self.doors.local,
             )
         )
@@ -237,6 +242,7 @@ class Control:
         await self.federation.change([partner_of(one) for one in settings.federation])
         self.settings = settings
         self.issuer.rules = self._rules()
+        self.minter.ttl_s = settings.jwt_svid_ttl_s
 
     def follow(self, file: ControlFile, also: Callable[[ControlSettings], None] = lambda _: None) -> None:
         """Take the file's changes from now on; `also` is told of each."""

@@ -24,6 +24,8 @@ from hbone.control.caplane import CaPlane
 from hbone.control.issue import Issuer
 from hbone.control.jwks import FileKeys, UrlKeys
 from hbone.control.jwt_auth import JwtBearers, JwtRule
+from hbone.control.jwt_mint import JwtMinter, OwnJwt
+from hbone.control.jwt_source import JwtSvids
 from hbone.control.local_ca import LocalCa
 from hbone.control.local_workloads import LocalWorkloads, local_trust
 from hbone.control.nodes import Placement
@@ -87,7 +89,7 @@ class Doors:
             sockets.close()
             raise
 
-    def serve_processes(self, issuer: Issuer) -> None:
+    def serve_processes(self, issuer: Issuer, minter: JwtMinter) -> None:
         """Have the processes of this machine served identities, if any rule gives them one."""
         settings, place = self._house.settings, self._house.ca.place
         self.keeper = IdentityKeeper(LocalCa(issuer), place.clock, place.rng)
@@ -98,7 +100,7 @@ class Doors:
             keeper=self.keeper,
             trust=lambda: local_trust(trust.known),
             clock=place.clock,
-            jwt=lambda: self._house.ca.jwt,
+            jwt=JwtSvids(OwnJwt(lambda: minter), place.clock),
         )
         self.local = LocalServices(
             workloads=workloads, entitled=lambda peer, identity: access.refusal(peer.uid, identity)
@@ -163,6 +165,8 @@ class Doors:
     def _trust_changed(self, now: DomainTrust, workloads: LocalWorkloads) -> None:
         if self.keeper is not None:
             self.keeper.trust_changed(now.revocations, now.renew)
+        if workloads.jwt is not None:
+            workloads.jwt.trust_changed(now.revocations)
         workloads.changes.wake()
 
     def _workload_socket(self) -> Path | None:

@@ -22,6 +22,7 @@ from hbone.config.model import NodeSettings
 from hbone.control.backoff import reconnect_after
 from hbone.control.ca_client import CaClient
 from hbone.control.join import Member, enrol, same_mesh
+from hbone.control.jwt_client import JwtClient
 from hbone.control.lease import ServiceWish, Wish
 from hbone.control.register import Granted, Registration
 from hbone.control.renew import IdentityKeeper
@@ -189,6 +190,7 @@ async def _parts(undo: AsyncExitStack, settings: NodeSettings, member: Member, p
         store=Store(),
         source=source,
         endpoint=member.endpoint,
+        jwt=JwtClient(member.endpoint) if settings.workload_socket is not None else None,
         holder=member.holder,
         environment=place.environment,
         on_trust=member.trust,

@@ -100,7 +100,7 @@ class Node:
             return None
         from hbone.app.processes import NodeProcesses
 
-        return NodeProcesses(self.settings, path, self.keeper, self._clock)
+        return NodeProcesses(self.settings, path, self.keeper, self._clock, self._parts.jwt)
 
     async def bind(self) -> None:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""
@@ -198,7 +198,7 @@ class Node:
             if self._cache is not None:
                 self._cache.drop_credentials(identity)
             if self._processes is not None:
-                self._processes.changed()
+                self._processes.forgotten(identity)
             log.info("identity forgotten", extra={"identity": str(identity)})
 
     def _trusted(self, domains: "tuple[DomainTrust, ...]") -> None:

@@ -23,6 +23,7 @@ from hbone.values import dataclass
 
 if TYPE_CHECKING:
     from hbone.control.channel import Endpoint
+    from hbone.control.jwt_source import JwtSource
     from hbone.control.publish import Mesh
     from hbone.control.subscribe import Sink, Subscription
     from hbone.control.trust import Trust
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> tuple[SvidSource, "Endpoint | None"]:
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
+    `jwt`: who signs JWT-SVIDs for the processes here, if anybody does.
     `holder`: what the control plane is to know this node by, for one that takes trust bundles under that name.
 
     A CA directory when one is given, else a control plane on another machine, else the control socket, given or that
@@ -99,6 +101,7 @@ class NodeParts:
     files: FileSources | None = None
     mesh: "Mesh | None" = None
     trust: "Callable[[], Trust] | None" = None
+    jwt: "JwtSource | None" = None
     holder: str = ""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     allow: tuple[AccountRef, ...] = ()
@@ -118,8 +121,24 @@ def parts_from(settings: NodeSettings, place: Place) -> NodeParts:
         allow_empty=settings.allow_empty_mesh,
     )
     return NodeParts(
-        store=Store(), source=source, endpoint=endpoint, files=files, holder=holder, environment=place.environment
+        store=Store(),
+        source=source,
+        endpoint=endpoint,
+        files=files,
+        jwt=_jwt_source(settings, source),
+        holder=holder,
+        environment=place.environment,
     )
+
+
+def _jwt_source(settings: NodeSettings, source: SvidSource) -> "JwtSource | None":
+    """Who issues the certificates, if processes are served here."""
+    if settings.workload_socket is None:
+        return None
+    from hbone.control.ca_client import CaClient
+    from hbone.control.jwt_client import JwtClient
+
+    return JwtClient(source.endpoint) if isinstance(source, CaClient) else None
 
 
 def new_holder() -> str:

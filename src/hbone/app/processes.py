@@ -2,7 +2,7 @@
 
 The node's own rules say which process has which identity; the certificates are those that the node itself is given
 for them, so the control plane has the last word: an identity whose workload it does not place on this node is had by
-no process here, whatever the rules say.
+no process here, whatever the rules say. JWT-SVIDs are signed by the control plane, by the same rule.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +13,7 @@ from grpclib.const import Status
 
 from hbone.config.model import Attest, NodeSettings
 from hbone.control.attest_process import Attestor, ProcessRule
+from hbone.control.jwt_source import JwtSource, JwtSvids
 from hbone.control.local_workloads import LocalTrust, LocalWorkloads, local_trust
 from hbone.control.renew import IdentityKeeper
 from hbone.control.rpc import Refusal
@@ -20,7 +21,7 @@ from hbone.control.trust_resource import DomainTrust
 from hbone.control.unixsocket import EVERYONE, ControlSocket
 from hbone.control.workload_server import LocalServices, WorkloadServer
 from hbone.identity.bundle import TrustBundle
-from hbone.identity.spiffe import TrustDomain
+from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.times import Clock
 
 
@@ -39,7 +40,10 @@ def process_rules(rules: Iterable[Attest], trust_domain: TrustDomain) -> list[Pr
 class NodeProcesses:
     """What the processes of a node's machine are served, at `path`."""
 
-    def __init__(self, settings: NodeSettings, path: Path, keeper: IdentityKeeper, clock: Clock) -> None:
+    def __init__(
+        self, settings: NodeSettings, path: Path, keeper: IdentityKeeper, clock: Clock, jwt: JwtSource | None
+    ) -> None:
+        """`jwt`: who signs JWT-SVIDs, None for nobody."""
         trust_domain = TrustDomain(settings.trust_domain)
         self._path = path
         self._keeper = keeper
@@ -50,16 +54,22 @@ class NodeProcesses:
             keeper=keeper,
             trust=self._trust,
             clock=clock,
+            jwt=None if jwt is None else JwtSvids(jwt, clock),
         )
 
     def trusted(self, domains: Sequence[DomainTrust]) -> None:
         """Whom the control plane says to trust, our own domain first."""
         own = [one for one in domains if self._workloads.trust_domain in one.names]  # it may be renamed meanwhile
         self._known = (*own, *(one for one in domains if one not in own)) if own else ()
+        if self._workloads.jwt is not None:
+            for one in domains:
+                self._workloads.jwt.trust_changed(one.revocations)
         self._workloads.changes.wake()
 
-    def changed(self) -> None:
-        """Which identities this node has may be others now."""
+    def forgotten(self, identity: SpiffeId) -> None:
+        """This node does not have it any more."""
+        if self._workloads.jwt is not None:
+            self._workloads.jwt.forget(identity)
         self._workloads.changes.wake()
 
     async def open(self, undo: AsyncExitStack) -> None:

@@ -14,6 +14,7 @@ from hbone.app.run import Stop, calm_collector
 from hbone.app.workers.choice import worker_count
 from hbone.config.model import ControlSettings, NodeSettings
 from hbone.control.credentials import Credentials
+from hbone.control.jwt_mint import OwnJwt
 from hbone.control.local_ca import LocalCa
 from hbone.discovery.store import Source
 from hbone.identity.spiffe import SpiffeId
@@ -87,7 +88,8 @@ class Up:
     def _node(self) -> Node:
         source = _OwnCa(self.control, self._settings.node.svid_ttl_s)
         mesh = self.control.mesh
-        parts = NodeParts(store=mesh.store, source=source, mesh=mesh, trust=lambda: self.control.ca.trust)
+        jwt = OwnJwt(lambda: self.control.minter)
+        parts = NodeParts(store=mesh.store, source=source, mesh=mesh, trust=lambda: self.control.ca.trust, jwt=jwt)
         return Node(self._settings.node, parts, self._logs, self._quit)
 
     def _agent(self) -> "Agent":

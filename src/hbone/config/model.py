@@ -314,10 +314,12 @@ class ControlSettings(Settings):
     )
     svid_ttl_s: Duration = setting(86_400.0, "lifetime of certificates that ask for none", LIVE, ge=1)
     max_svid_ttl_s: Duration = setting(86_400.0 * 90, "longest lifetime that is granted", LIVE, ge=1)
+    jwt_svid_ttl_s: Duration = setting(300.0, "lifetime of JWT-SVIDs; none can be revoked", LIVE, ge=1, le=3600)
     root_ttl_s: Duration = setting(86_400.0 * 3650, "lifetime of a root certificate made here", ge=60)
     intermediate_ttl_s: Duration = setting(86_400.0 * 365, "lifetime of an intermediate certificate made here", ge=60)
     certificate_rate: FrameRate = setting(
-        Rate(burst=2000, per_s=200), "certificates that one caller (a user of this machine, a node) may ask for"
+        Rate(burst=2000, per_s=200),
+        "certificates that one caller (a user of this machine, a node) may ask for, and as many JWT-SVIDs",
     )
     listeners: ControlListeners = setting(ControlListeners, "where to listen")
     logging: Logging = setting(Logging, "log")

@@ -30,7 +30,7 @@ class CaClient:
         """`holder`: what the CA is to know us by, so that it sees which of our certificates are still in use; only
         for who also subscribes to trust bundles under that name. `own`: the identity that we prove to have when we
         call; it is asked for without impersonation, which an istiod would refuse."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._ttl_s = ttl_s
         self._deadline_s = deadline_s
         self._holder = holder
@@ -54,9 +54,9 @@ class CaClient:
         return await self._create(request)
 
     async def _create(self, request: IstioCertificateRequest) -> Sequence[str]:
-        async with calling(self._endpoint) as channel:
+        async with calling(self.endpoint) as channel:
             create = IstioCertificateServiceStub(channel).CreateCertificate
-            async with opened(create, self._endpoint, timeout_s=self._deadline_s) as stream:
+            async with opened(create, self.endpoint, timeout_s=self._deadline_s) as stream:
                 await stream.send_message(request, end=True)
                 response = await stream.recv_message()
         return response.cert_chain if response is not None else ()

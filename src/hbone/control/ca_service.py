@@ -27,20 +27,21 @@ CertificateStream = Stream[IstioCertificateRequest, IstioCertificateResponse]
 
 @dataclass(frozen=True, slots=True)
 class IssueLimits:
-    """What one caller may ask for, before any of it costs a signature."""
+    """What one caller may ask for, before any of it costs a signature. `what`: as it is called."""
 
     limits: CallerLimits
     clock: Clock
+    what: str = "certificates"
 
     def check(self, caller: Caller) -> None:
         """Raises Refusal (RESOURCE_EXHAUSTED) when it was too much."""
         wait_s = self.limits.wait_s(caller.holder.uid, self.clock.now())
         if wait_s > 0:
             rate = self.limits.rate
-            log.warning("caller asks for too many certificates", extra={"caller": str(caller)[:500]})
+            log.warning("caller asks for too many %s", self.what, extra={"caller": str(caller)[:500]})
             raise Refusal(
                 Status.RESOURCE_EXHAUSTED,
-                f"{caller} asks for too many certificates",
+                f"{caller} asks for too many {self.what}",
                 why=f"the limit is {rate.burst} at once and {rate.per_s:g} a second",
                 fix=f"ask again in {wait_s:.1f} s, or raise `certificate_rate` of the control plane",
             )

@@ -27,6 +27,7 @@ from hbone.values import dataclass
 
 TTL_S: Final = 300.0
 MAX_AUDIENCES: Final = 32
+MAX_AUDIENCE_CHARS: Final = 4096
 
 ALGORITHMS: Final = frozenset({f"{kind}{bits}" for kind in ("RS", "ES", "PS") for bits in ("256", "384", "512")})
 _HEADERS: Final = frozenset({"alg", "kid", "typ"})  # JWT-SVID §2: no other member
@@ -67,14 +68,22 @@ class JwtKeys:
         return key_set(((jwk.kid, jwk.key) for jwk in self.known), use="jwt-svid")
 
     def issue(self, spiffe_id: SpiffeId, audience: Sequence[str], *, now: WallTime, ttl_s: float = TTL_S) -> str:
-        """A token of this identity for `audience`; raises InvalidJwtSvid when that is empty or endless."""
-        wanted = [name for name in dict.fromkeys(audience) if name]
-        if not wanted or len(wanted) > MAX_AUDIENCES:
-            raise InvalidJwtSvid(
-                f"a token for {len(wanted)} audiences", fix=f"name 1 to {MAX_AUDIENCES}: those who are to accept it"
-            )
-        claims = {"sub": str(spiffe_id), "aud": wanted, "exp": int(now + ttl_s), "iat": int(now)}
+        """A token of this identity for `audience`; raises InvalidJwtSvid as `audience_of`."""
+        claims = {"sub": str(spiffe_id), "aud": audience_of(audience), "exp": int(now + ttl_s), "iat": int(now)}
         return sign_es256(self.signing, self.kid, claims)
+
+
+def audience_of(names: Sequence[str]) -> list[str]:
+    """Whom a token is to be for, each once; raises InvalidJwtSvid when that is nobody, or endless."""
+    wanted = [name for name in dict.fromkeys(names) if name]
+    if not wanted or len(wanted) > MAX_AUDIENCES:
+        raise InvalidJwtSvid(
+            f"a token for {len(wanted)} audiences", fix=f"name 1 to {MAX_AUDIENCES}: those who are to accept it"
+        )
+    length = sum(map(len, wanted))
+    if length > MAX_AUDIENCE_CHARS:
+        raise InvalidJwtSvid(f"audiences of {length} characters", fix=f"at most {MAX_AUDIENCE_CHARS} in all")
+    return wanted
 
 
 def validate(

@@ -15,7 +15,7 @@ from grpclib.const import Status
 from hbone.control.attest_process import Attestor
 from hbone.control.channel import ControlRefused
 from hbone.control.credentials import Credentials
-from hbone.control.jwt_svid import JwtKeys
+from hbone.control.jwt_source import JwtSvids
 from hbone.control.renew import IdentityKeeper
 from hbone.control.rpc import Refusal
 from hbone.control.trust_resource import DomainTrust
@@ -75,14 +75,14 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalWorkloads:
-    """`jwt` gives the keys of JWT-SVIDs, None where they are not served."""
+    """`jwt`: the JWT-SVIDs of these processes, None where nobody signs any."""
 
     trust_domain: TrustDomain
     attestor: Attestor
     keeper: IdentityKeeper
     trust: Callable[[], LocalTrust]
     clock: Clock
-    jwt: Callable[[], JwtKeys] | None = None
+    jwt: JwtSvids | None = None
     changes: Changes = field(default_factory=Changes)
 
     def start(self) -> Callable[[], object]:

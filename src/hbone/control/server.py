@@ -23,6 +23,8 @@ from hbone.control.attest_unix import UnixAccess
 from hbone.control.ca_service import CertificateService, IssueLimits
 from hbone.control.callers import Callers
 from hbone.control.issue import Issuer
+from hbone.control.jwt_mint import JwtMinter
+from hbone.control.jwt_service import JwtService
 from hbone.control.lease import Lease
 from hbone.control.publish import Mesh
 from hbone.control.registrations import Registrations
@@ -53,6 +55,8 @@ class ControlPlane:
     limits: IssueLimits | None = None
     registrations: Registrations | None = None
     local: LocalServices | None = None
+    minter: JwtMinter | None = None
+    jwt_limits: IssueLimits | None = None
 
 
 class ControlServer:
@@ -123,6 +127,8 @@ class ControlServer:
             DiscoveryService(self._subscribers, identify),
             RegistryService(plane.registry, plane.mesh, identify, plane.registrations),
         ]
+        if plane.minter is not None:
+            services.append(JwtService(plane.minter, identify, plane.jwt_limits))
         if plane.tokens is not None:
             services.append(TokenService(plane.tokens, identify, plane.registry))
         if plane.local is not None and isinstance(peer, UnixPeer):

@@ -1,5 +1,6 @@
 """Trust bundles on the wire: `hbone.control.v1.TrustBundle` to and from what a node judges its peers by. Decides."""
 
+import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -8,8 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 
 from hbone.discovery.resources import InvalidResource
-from hbone.identity.bundle import BundleDocument, InvalidBundle, TrustBundle
-from hbone.identity.jwk import Jwk
+from hbone.identity.bundle import JWT_USE, BundleDocument, InvalidBundle, TrustBundle
+from hbone.identity.jwk import InvalidKeySet, Jwk, key_set, parse_key_set
 from hbone.identity.revocation import KeyHash, Revocations, RevokedIdentity
 from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, TrustDomain, parse_trust_domain
 from hbone.identity.svid import is_issued_by
@@ -25,9 +26,9 @@ class DomainTrust:
     """One trust domain: its roots and revocations, the lists as they were signed, and CAs that are on their way out.
 
     `issuers` signed the lists, or lie below the roots. `renew`: subject key identifiers of authorities whose
-    certificates are to be renewed soon. `aliases`: further names of the same mesh. What only the control plane needs,
-    and no node is told: `jwt_keys`, and the number of the domain's bundle document, which grows with each change of
-    roots and keys alone.
+    certificates are to be renewed soon. `aliases`: further names of the same mesh. `jwt_keys`: what JWT-SVIDs are
+    checked with. What only the control plane needs, and no node is told: the number of the domain's bundle document,
+    which grows with each change of roots and keys alone.
     """
 
     domain: TrustDomain
@@ -68,6 +69,7 @@ class DomainTrust:
             renew=sorted(self.renew),
             sequence=self.sequence,
             aliases=sorted(self.aliases),
+            jwt_keys=_jwk_set(self.jwt_keys),
         )
         for key, reason in self.revocations.keys.items():
             message.revoked_keys.add(sha256=key, reason=reason)
@@ -115,6 +117,7 @@ def _decode(name: str, message: Message) -> DomainTrust:
         renew=frozenset(message.renew),
         sequence=message.sequence,
         aliases=names.aliases,
+        jwt_keys=_jwt_keys(message.jwt_keys),
     )
     _ = trust.bundle  # too many roots are refused here, and not when somebody connects
     return trust
@@ -159,6 +162,17 @@ def _identity(text: str, reason: str, before: int, names: DomainNames) -> tuple[
     if identity.trust_domain not in names:
         raise InvalidResource(f"it revokes {identity}, which is of another trust domain")
     return identity, RevokedIdentity(reason=reason, before=WallTime(before) if before else None)
+
+
+def _jwk_set(keys: Sequence[Jwk]) -> bytes:
+    return json.dumps(key_set(((one.kid, one.key) for one in keys), use=JWT_USE)).encode() if keys else b""
+
+
+def _jwt_keys(document: bytes) -> tuple[Jwk, ...]:
+    try:
+        return tuple(one for one in parse_key_set(document, use=JWT_USE) if one.kid) if document else ()
+    except InvalidKeySet as error:
+        raise InvalidResource(f"its keys of JWT-SVIDs cannot be read: {error}") from error
 
 
 def _der(certificate: x509.Certificate) -> bytes:

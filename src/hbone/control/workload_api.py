@@ -6,7 +6,7 @@ PERMISSION_DENIED, which clients take as "not yet" and ask again.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -15,12 +15,13 @@ from grpclib.const import Status
 from grpclib.server import Stream
 
 from hbone.control.attest_process import Attested, Process
-from hbone.control.credentials import Credentials
-from hbone.control.jwt_svid import InvalidJwtSvid, JwtKeys, validate
+from hbone.control.jwt_source import JwtSvids
+from hbone.control.jwt_svid import InvalidJwtSvid, validate
 from hbone.control.local_workloads import LocalWorkloads
 from hbone.control.rpc import Refusal, answer, receive
 from hbone.identity.bundle import JWT_USE
 from hbone.identity.jwk import Jwk, key_set
+from hbone.identity.jws import Claims
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId, TrustDomain
 from hbone.proto.workloadapi_grpc import SpiffeWorkloadAPIBase
 from hbone.proto.workloadapi_pb2 import (
@@ -37,6 +38,7 @@ from hbone.proto.workloadapi_pb2 import (
     X509SVIDRequest,
     X509SVIDResponse,
 )
+from hbone.times import WallTime
 
 log = logging.getLogger("hbone.control")
 
@@ -44,6 +46,7 @@ HEADER = "workload.spiffe.io"
 _MAX_REQUEST_BYTES = 64 * 1024
 
 _Request = TypeVar("_Request", bound=Message)
+_Had = TypeVar("_Had")
 
 
 class _Stated(Protocol):
@@ -73,19 +76,9 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
 
     async def FetchJWTSVID(self, stream: Stream[JWTSVIDRequest, JWTSVIDResponse]) -> None:
         request = await self._request(stream, JWTSVIDRequest)
-        keys, now = self._jwt_keys(), self._workloads.clock.wall()
         wanted = self._wanted(request.spiffe_id)
-        try:
-            svids = [
-                JWTSVID(
-                    spiffe_id=str(one.identity),
-                    svid=keys.issue(one.identity, list(request.audience), now=now),
-                    hint=one.hint,
-                )
-                for one in wanted
-            ]
-        except InvalidJwtSvid as error:
-            raise Refusal(Status.INVALID_ARGUMENT, error.what, why=error.why, fix=error.fix) from error
+        given = await _all_that_can_be_had(wanted, lambda identity: self._jwt_svid(identity, list(request.audience)))
+        svids = [JWTSVID(spiffe_id=str(one.identity), svid=token, hint=one.hint) for one, token in given]
         await answer(stream, JWTSVIDResponse(svids=svids))
 
     async def ValidateJWTSVID(self, stream: Stream[ValidateJWTSVIDRequest, ValidateJWTSVIDResponse]) -> None:
@@ -93,6 +86,7 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
         known = self._known_jwt_keys()
         try:
             spiffe_id, claims = validate(request.svid, request.audience, known, now=self._workloads.clock.wall())
+            self._check_revoked(spiffe_id, claims)
         except InvalidJwtSvid as error:
             raise Refusal(Status.INVALID_ARGUMENT, error.what, why=error.why, fix=error.fix) from error
         response = ValidateJWTSVIDResponse(spiffe_id=str(spiffe_id))
@@ -109,7 +103,7 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
                 f"{SCHEME}{domain}": _der(roots) for domain, roots in trust.bundle.roots.items() if domain != own
             },
         )
-        for one, credentials in await self._held(self._attested()):
+        for one, credentials in await _all_that_can_be_had(self._attested(), self._workloads.credentials):
             svid = credentials.svid
             response.svids.append(
                 X509SVID(
@@ -121,19 +115,6 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
                 )
             )
         return response
-
-    async def _held(self, attested: Sequence[Attested]) -> Sequence[tuple[Attested, Credentials]]:
-        """Those of a process's identities that the CA gives us; raises Refusal when it gives none."""
-        held: list[tuple[Attested, Credentials]] = []
-        refusals: list[Refusal] = []
-        for one in attested:
-            try:
-                held.append((one, await self._workloads.credentials(one.identity)))
-            except Refusal as refusal:
-                refusals.append(refusal)
-        if not held:
-            raise refusals[0]
-        return held
 
     async def _x509_bundles(self) -> Message:
         self._attested()
@@ -196,17 +177,50 @@ class WorkloadApi(SpiffeWorkloadAPIBase):
             raise Refusal(Status.PERMISSION_DENIED, "no identity issued", why=f"{self._process} is not {named}")
         return own
 
-    def _known_jwt_keys(self) -> Mapping[TrustDomain, Sequence[Jwk]]:
-        """Of every trust domain that has some."""
-        own = self._jwt_keys()
-        known = {domain: keys for domain, keys in self._workloads.trust().jwt_keys.items() if keys}
-        return {**known, own.trust_domain: own.known}
+    async def _jwt_svid(self, identity: SpiffeId, audience: Sequence[str]) -> str:
+        return await self._jwt_svids().get(identity, audience)
 
-    def _jwt_keys(self) -> JwtKeys:
-        keys: Callable[[], JwtKeys] | None = self._workloads.jwt
-        if keys is None:
-            raise Refusal(Status.UNIMPLEMENTED, "JWT-SVIDs are not served here", fix="ask the control plane's socket")
-        return keys()
+    def _jwt_svids(self) -> JwtSvids:
+        """Raises Refusal where there are none."""
+        svids = self._workloads.jwt
+        if svids is None:
+            why = "this node issues its certificates itself, from the CA directory of its setting `ca`"
+            fix = "have it served by a control plane of hbone"
+            raise Refusal(Status.UNIMPLEMENTED, "there are no JWT-SVIDs here", why=why, fix=fix)
+        return svids
+
+    def _known_jwt_keys(self) -> Mapping[TrustDomain, Sequence[Jwk]]:
+        """Of every trust domain that has some; raises Refusal where our own has none (yet)."""
+        self._jwt_svids()
+        known = {domain: keys for domain, keys in self._workloads.trust().jwt_keys.items() if keys}
+        if self._workloads.trust_domain not in known:
+            why = f"the control plane has told none of {self._workloads.trust_domain}; an istiod has none"
+            raise Refusal(Status.UNAVAILABLE, "no keys of JWT-SVIDs are known", why=why, fix="ask again")
+        return known
+
+    def _check_revoked(self, spiffe_id: SpiffeId, claims: Claims) -> None:
+        """Raises InvalidJwtSvid."""
+        issued: object = claims.get("iat", 0)
+        begins = WallTime(issued if isinstance(issued, int | float) else 0.0)
+        found = self._workloads.trust().bundle.revocations.of_identity(spiffe_id, begins)
+        if found is not None:
+            raise InvalidJwtSvid(f"{found.what} was revoked", why=found.reason)
+
+
+async def _all_that_can_be_had(
+    attested: Sequence[Attested], get: Callable[[SpiffeId], Awaitable[_Had]]
+) -> Sequence[tuple[Attested, _Had]]:
+    """Of a process's identities; raises Refusal when it is none of them."""
+    had: list[tuple[Attested, _Had]] = []
+    refusals: list[Refusal] = []
+    for one in attested:
+        try:
+            had.append((one, await get(one.identity)))
+        except Refusal as refusal:
+            refusals.append(refusal)
+    if not had:
+        raise refusals[0]
+    return had
 
 
 def _der(certificates: Sequence[Any]) -> bytes:

@@ -97,6 +97,13 @@ class Revocations:
                 return found
         return None
 
+    def of_identity(self, spiffe_id: SpiffeId, begins: WallTime) -> Revocation | None:
+        """What is known against a proof of this identity (a certificate, a token) that is good from `begins` on."""
+        entry = self.identities.get(spiffe_id)
+        if entry is None or (entry.before is not None and begins >= entry.before):
+            return None
+        return Revocation(what=f"the identity {spiffe_id}", reason=entry.reason)
+
     def merged(self, other: "Revocations") -> "Revocations":
         """What either says."""
         issuers = {**self.serials, **other.serials}
@@ -112,12 +119,7 @@ class Revocations:
             spiffe_id = spiffe_id_of(leaf)
         except NotAnSvid:
             return None  # refused elsewhere
-        entry = self.identities.get(spiffe_id)
-        if entry is None:
-            return None
-        if entry.before is not None and wall_time(leaf.not_valid_before_utc) >= entry.before:
-            return None
-        return Revocation(what=f"the identity {spiffe_id}", reason=entry.reason)
+        return self.of_identity(spiffe_id, wall_time(leaf.not_valid_before_utc))
 
     def _certificate(self, certificate: x509.Certificate) -> Revocation | None:
         if self.serials:

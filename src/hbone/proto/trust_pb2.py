@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x17hbone/proto/trust.proto\x12\x10hbone.control.v1\"\xf6\x01\n\x0bTrustBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\r\n\x05roots\x18\x02 \x03(\x0c\x12\x0f\n\x07issuers\x18\x03 \x03(\x0c\x12\x0c\n\x04\x63rls\x18\x04 \x03(\x0c\x12\x32\n\x0crevoked_keys\x18\x05 \x03(\x0b\x32\x1c.hbone.control.v1.RevokedKey\x12=\n\x12revoked_identities\x18\x06 \x03(\x0b\x32!.hbone.control.v1.RevokedIdentity\x12\r\n\x05renew\x18\x07 \x03(\x0c\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x12\x0f\n\x07\x61liases\x18\t \x03(\t\",\n\nRevokedKey\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\"D\n\x0fRevokedIdentity\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x17hbone/proto/trust.proto\x12\x10hbone.control.v1\"\x88\x02\n\x0bTrustBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\r\n\x05roots\x18\x02 \x03(\x0c\x12\x0f\n\x07issuers\x18\x03 \x03(\x0c\x12\x0c\n\x04\x63rls\x18\x04 \x03(\x0c\x12\x32\n\x0crevoked_keys\x18\x05 \x03(\x0b\x32\x1c.hbone.control.v1.RevokedKey\x12=\n\x12revoked_identities\x18\x06 \x03(\x0b\x32!.hbone.control.v1.RevokedIdentity\x12\r\n\x05renew\x18\x07 \x03(\x0c\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x12\x0f\n\x07\x61liases\x18\t \x03(\t\x12\x10\n\x08jwt_keys\x18\n \x01(\x0c\",\n\nRevokedKey\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\"D\n\x0fRevokedIdentity\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hbone.proto.trust_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRUSTBUNDLE']._serialized_start=46
-  _globals['_TRUSTBUNDLE']._serialized_end=292
-  _globals['_REVOKEDKEY']._serialized_start=294
-  _globals['_REVOKEDKEY']._serialized_end=338
-  _globals['_REVOKEDIDENTITY']._serialized_start=340
-  _globals['_REVOKEDIDENTITY']._serialized_end=408
+  _globals['_TRUSTBUNDLE']._serialized_end=310
+  _globals['_REVOKEDKEY']._serialized_start=312
+  _globals['_REVOKEDKEY']._serialized_end=356
+  _globals['_REVOKEDIDENTITY']._serialized_start=358
+  _globals['_REVOKEDIDENTITY']._serialized_end=426
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrustBundle(_message.Message):
-    __slots__ = ("trust_domain", "roots", "issuers", "crls", "revoked_keys", "revoked_identities", "renew", "sequence", "aliases")
+    __slots__ = ("trust_domain", "roots", "issuers", "crls", "revoked_keys", "revoked_identities", "renew", "sequence", "aliases", "jwt_keys")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     ROOTS_FIELD_NUMBER: _ClassVar[int]
     ISSUERS_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class TrustBundle(_message.Message):
     RENEW_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
+    JWT_KEYS_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     roots: _containers.RepeatedScalarFieldContainer[bytes]
     issuers: _containers.RepeatedScalarFieldContainer[bytes]
@@ -26,7 +27,8 @@ class TrustBundle(_message.Message):
     renew: _containers.RepeatedScalarFieldContainer[bytes]
     sequence: int
     aliases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, trust_domain: _Optional[str] = ..., roots: _Optional[_Iterable[bytes]] = ..., issuers: _Optional[_Iterable[bytes]] = ..., crls: _Optional[_Iterable[bytes]] = ..., revoked_keys: _Optional[_Iterable[_Union[RevokedKey, _Mapping]]] = ..., revoked_identities: _Optional[_Iterable[_Union[RevokedIdentity, _Mapping]]] = ..., renew: _Optional[_Iterable[bytes]] = ..., sequence: _Optional[int] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+    jwt_keys: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., roots: _Optional[_Iterable[bytes]] = ..., issuers: _Optional[_Iterable[bytes]] = ..., crls: _Optional[_Iterable[bytes]] = ..., revoked_keys: _Optional[_Iterable[_Union[RevokedKey, _Mapping]]] = ..., revoked_identities: _Optional[_Iterable[_Union[RevokedIdentity, _Mapping]]] = ..., renew: _Optional[_Iterable[bytes]] = ..., sequence: _Optional[int] = ..., aliases: _Optional[_Iterable[str]] = ..., jwt_keys: _Optional[bytes] = ...) -> None: ...
 
 class RevokedKey(_message.Message):
     __slots__ = ("sha256", "reason")

@@ -34,7 +34,7 @@ def test_a_token_says_who_for_whom_and_until_when() -> None:
     assert claims["exp"] == NOW + 300
 
 
-@pytest.mark.parametrize("audience", [[], [""], [str(number) for number in range(MAX_AUDIENCES + 1)]])
+@pytest.mark.parametrize("audience", [[], [""], [str(number) for number in range(MAX_AUDIENCES + 1)], ["x" * 5000]])
 def test_a_token_is_for_somebody_and_not_for_everybody(audience: list[str]) -> None:
     with pytest.raises(InvalidJwtSvid, match="audiences"):
         KEYS.issue(WEB, audience, now=NOW)

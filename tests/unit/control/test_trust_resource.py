@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hbone.ca.crl import RevokedSerial, sign_crl
+from hbone.control.jwt_svid import JwtKeys
 from hbone.control.trust_resource import DomainTrust, decode
 from hbone.control.trust_sink import TrustSink
 from hbone.discovery.resources import InvalidResource
@@ -14,7 +15,7 @@ from hbone.identity.revocation import Revocations, RevokedIdentity
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.proto.trust_pb2 import TrustBundle as Message
 from hbone.times import WallTime
-from tests.support.pki import SpiffeCA, wall_now
+from tests.support.pki import SpiffeCA, new_key, wall_now
 
 DOMAIN = TrustDomain("cluster.local")
 CART = SpiffeId.parse("spiffe://cluster.local/ns/shop/sa/cart")
@@ -37,6 +38,7 @@ TRUST = DomainTrust(
     ),
     renew=frozenset({b"leaving"}),
     sequence=7,
+    jwt_keys=JwtKeys.of(DOMAIN, new_key()).known,
 )
 
 
@@ -77,6 +79,7 @@ def broken() -> dict[str, tuple[Message, str]]:
             "is not signed by a CA of ours",
         ),
         "another domain's identity": (foreign, "which is of another trust domain"),
+        "keys that are none": (changed(jwt_keys=b"garbage"), "its keys of JWT-SVIDs cannot be read"),
         "half a hash": (short, "has not 32 bytes"),
     }
 

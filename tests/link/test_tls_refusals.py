@@ -15,6 +15,7 @@ from OpenSSL import SSL
 
 from hbone.errors import HboneError, PeerRejected, TlsFailure
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.revocation import Revocations
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.identity.svid import X509Svid
 from hbone.identity.verify import (
@@ -23,15 +24,18 @@ from hbone.identity.verify import (
     NoCertificate,
     NotAnSvid,
     NotYetValid,
+    Revoked,
     UnexpectedIdentity,
     UntrustedRoot,
     WrongUsage,
 )
 from hbone.net import tlsbinding
+from hbone.net.clock import SystemClock
 from hbone.net.tls import TlsStream
 from hbone.net.tlsalert import ConnectionLost, HandshakeTimeout, NoCommonProtocol, NotTls, PeerRefusedUs
 from hbone.net.tlscontext import TlsContexts, TlsOptions
-from tests.support.pki import AUTHORITY, SpiffeCA
+from hbone.times import WallTime
+from tests.support.pki import AUTHORITY, Sheet, SpiffeCA
 from tests.support.tlspeer import Seen, meet, read, refused_client, soon, stranger, stranger_context, tcp_pair
 
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
@@ -174,6 +178,85 @@ async def test_new_roots_are_in_force_without_a_new_certificate() -> None:
     meeting.streams()
     meeting.close()
     assert isinstance((await meet(old, ledger)).client, ForeignTrustDomain)
+
+
+# --- what is remembered of a peer ---------------------------------------------------------------------------
+
+
+class LaterClock(SystemClock):
+    """This machine's clock, set forward."""
+
+    ahead_s = 0.0
+
+    def wall(self) -> WallTime:
+        return WallTime(super().wall() + self.ahead_s)
+
+
+async def known(svid: X509Svid, clock: LaterClock | None = None) -> TlsContexts:
+    """A server's contexts after a first handshake with this client, whose chain they remember."""
+    ours = TlsContexts(ROOT_A.svid(TILL), BUNDLE, clock=clock)
+    meeting = await meet(contexts(svid), ours)
+    meeting.streams()
+    meeting.close()
+    assert len(ours.known) == 1
+    return ours
+
+
+async def answer(client: X509Svid, ours: TlsContexts) -> TlsStream | HboneError:
+    """What our server comes to about a client that trusts it."""
+    meeting = await meet(contexts(client), ours)
+    meeting.close()
+    return meeting.server
+
+
+async def test_a_client_that_comes_back_is_not_parsed_again(either_binding: str) -> None:
+    svid = ROOT_A.intermediate().svid(CART)
+    ours = await known(svid)
+    first, second = await meet(contexts(svid), ours), await meet(contexts(svid), ours)
+    assert first.streams()[1].peer_chain is second.streams()[1].peer_chain
+    assert (len(ours.known), str(second.streams()[1].peer)) == (1, CART)
+    first.close()
+    second.close()
+    assert either_binding
+
+
+async def test_a_known_client_is_refused_once_it_is_revoked(either_binding: str) -> None:
+    svid = ROOT_A.svid(CART)
+    ours = await known(svid)
+    revoked = Revocations(serials={svid.leaf.issuer.public_bytes(): {svid.serial: "keyCompromise"}})
+    assert isinstance(await answer(svid, ours.with_bundle(BUNDLE.revoking(revoked))), Revoked)
+    assert either_binding
+
+
+async def test_a_known_client_is_refused_once_its_root_is_removed(either_binding: str) -> None:
+    svid = ROOT_A.svid(CART)
+    ours = await known(svid)
+    other = SpiffeCA(name="root a")
+    assert isinstance(await answer(svid, ours.with_bundle(other.bundle("a.test"))), UntrustedRoot)
+    assert isinstance(await answer(svid, ours.with_bundle(ROOT_B.bundle("b.test"))), ForeignTrustDomain)
+    assert either_binding
+
+
+async def test_a_known_client_is_refused_once_it_has_expired(either_binding: str) -> None:
+    svid, clock = ROOT_A.svid(CART), LaterClock()
+    ours = await known(svid, clock)
+    clock.ahead_s = 7200
+    assert isinstance(await answer(svid, ours), Expired)
+    assert either_binding
+
+
+async def test_another_certificate_of_a_known_clients_key_is_judged_by_itself() -> None:
+    svid = ROOT_A.svid(CART)
+    ours = await known(svid)
+    stolen = SpiffeCA(name="root a").sign(Sheet(uris=(CART,)), svid.key)
+    other = X509Svid(chain=(stolen,), key=svid.key, spiffe_id=svid.spiffe_id)
+    assert isinstance(await answer(other, ours), UntrustedRoot)
+
+
+async def test_a_refused_client_is_not_remembered() -> None:
+    ours = TlsContexts(ROOT_A.svid(TILL), BUNDLE)
+    assert isinstance(await answer(SpiffeCA().svid(CART), ours), UntrustedRoot)
+    assert len(ours.known) == 0
 
 
 async def test_a_handshake_that_nobody_judges_is_refused_without_noise(

@@ -6,6 +6,7 @@ from hbone.app.naming import Naming
 from hbone.control.credentials import Credentials as Issued
 from hbone.control.renew import IdentityKeeper
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.proven import KnownChains
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.tlscontext import TlsContexts, TlsOptions
 from hbone.proxy.identities import Credentials
@@ -23,6 +24,7 @@ class TlsIdentities:
         self._naming = naming
         self._clock = clock
         self._options = options or TlsOptions()
+        self._known = KnownChains()
         self._trusted: TrustBundle | None = None
         self._made: dict[SpiffeId, tuple[Issued, Credentials]] = {}
         self._made_ever = 0  # a generation is never used twice: an identity may go, and come back
@@ -66,7 +68,7 @@ class TlsIdentities:
         made = self._made.get(identity)
         if made is None or made[0] is not issued:
             bundle = self._bundle_for(identity, issued)
-            contexts = TlsContexts(issued.svid, bundle, self._options, self._clock)
+            contexts = TlsContexts(issued.svid, bundle, self._options, self._clock, self._known)
             self._made_ever += 1
             made = self._made[identity] = (issued, Credentials(identity, contexts, self._made_ever))
         return made[1]

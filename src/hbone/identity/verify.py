@@ -18,15 +18,29 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 
 from hbone.errors import PeerRejected
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.proven import ProvenPath
+from hbone.identity.refusals import (
+    BrokenChain,
+    Expired,
+    ForeignTrustDomain,
+    NoCertificate,
+    NotYetValid,
+    Revoked,
+    UnexpectedIdentity,
+    UntrustedRoot,
+    WrongUsage,
+)
 from hbone.identity.rotation import BACKDATED_S
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import NotAnSvid, extended_usage, leaf_faults, spiffe_id_of
 from hbone.times import WallTime
+from hbone.values import dataclass
 
 __all__ = [
     "BrokenChain",
     "Expired",
     "ForeignTrustDomain",
+    "Judged",
     "NoCertificate",
     "NotAnSvid",
     "NotYetValid",
@@ -36,6 +50,7 @@ __all__ = [
     "UntrustedRoot",
     "WrongUsage",
     "check_revoked",
+    "judge_peer",
     "leads_to",
     "path_to_root",
     "verify_peer",
@@ -50,61 +65,6 @@ class PeerSide(enum.Enum):
 
     CLIENT = "client"
     SERVER = "server"
-
-
-class NoCertificate(PeerRejected):
-    """The peer presented no certificate."""
-
-    alert = 116  # certificate_required
-
-
-class UntrustedRoot(PeerRejected):
-    """No root of the peer's trust domain vouches for its chain. Attribute: `spiffe_id`."""
-
-    alert = 48  # unknown_ca
-
-
-class ForeignTrustDomain(PeerRejected):
-    """We hold no roots for the peer's trust domain, or do not serve it. Attribute: `spiffe_id`."""
-
-    alert = 48  # unknown_ca
-
-
-class Expired(PeerRejected):
-    """A certificate of the chain has ended. Attributes: `spiffe_id`, `not_after` (datetime)."""
-
-    alert = 45  # certificate_expired
-
-
-class NotYetValid(PeerRejected):
-    """A certificate of the chain begins in the future. Attributes: `spiffe_id`, `not_before` (datetime)."""
-
-    alert = 42  # bad_certificate
-
-
-class WrongUsage(PeerRejected):
-    """The leaf may not be used for this side of TLS. Attribute: `spiffe_id`."""
-
-    alert = 43  # unsupported_certificate
-
-
-class BrokenChain(PeerRejected):
-    """The chain breaks a rule of RFC 5280: CA flag, path length, name constraint, critical extension …"""
-
-    alert = 42  # bad_certificate
-
-
-class Revoked(PeerRejected):
-    """A certificate of the chain, its key, or the identity was revoked. Attributes: `spiffe_id`, `reason`."""
-
-    alert = 44  # certificate_revoked
-
-
-class UnexpectedIdentity(PeerRejected):
-    """A trusted peer, but not the one we wanted. Attributes: `spiffe_id`, `expected` (frozenset of SpiffeId)."""
-
-    flag = "TLS_FAILURE"
-    alert = 46  # certificate_unknown
 
 
 _USAGE = {
@@ -126,21 +86,52 @@ def verify_peer(
     `expected`: the identities that are acceptable, None for any that the bundle vouches for (policy judges later);
     an empty set accepts nobody. `side`: what the peer is in this handshake.
     """
+    return judge_peer(chain, bundle, expected=expected, side=side, now=now).spiffe_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An accepted peer: the identity that it proved, and how."""
+
+    spiffe_id: SpiffeId
+    path: ProvenPath
+
+
+def judge_peer(
+    chain: Sequence[x509.Certificate],
+    bundle: TrustBundle,
+    *,
+    expected: frozenset[SpiffeId] | None,
+    side: PeerSide,
+    now: WallTime,
+    proven: ProvenPath | None = None,
+) -> Judged:
+    """`verify_peer`, which tells also by which path. `proven`: one that this very chain had before.
+
+    It spares the signatures while it holds (see `hbone.identity.proven`), and changes no answer.
+    """
     try:
-        return _judge(chain, bundle, expected, side, now)
+        return _judge(_Presented(chain=chain, proven=proven), bundle, expected, side, now)
     except PeerRejected:
         raise
     except Exception as error:  # `cryptography` parses as it is asked: any part of any certificate may be garbage
         raise BrokenChain("the peer's certificates cannot be read", why=repr(error)[:300]) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Presented:
+    chain: Sequence[x509.Certificate]
+    proven: ProvenPath | None
+
+
 def _judge(
-    chain: Sequence[x509.Certificate],
+    presented: _Presented,
     bundle: TrustBundle,
     expected: frozenset[SpiffeId] | None,
     side: PeerSide,
     now: WallTime,
-) -> SpiffeId:
+) -> Judged:
+    chain = presented.chain
     if not chain:
         raise NoCertificate(
             f"the {side.value} presented no certificate",
@@ -160,7 +151,7 @@ def _judge(
             spiffe_id=spiffe_id,
         )
     _check_usage(leaf, spiffe_id, side)
-    _check_path(chain, bundle, spiffe_id, now)
+    path = _path(presented, bundle, spiffe_id, now)
     check_revoked(chain, bundle, spiffe_id)
     if expected is not None and spiffe_id not in expected and not bundle.is_one_of(spiffe_id, expected):
         raise UnexpectedIdentity(
@@ -170,7 +161,7 @@ def _judge(
             spiffe_id=spiffe_id,
             expected=expected,
         )
-    return spiffe_id
+    return Judged(spiffe_id=spiffe_id, path=path)
 
 
 def check_revoked(chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_id: SpiffeId) -> None:
@@ -198,12 +189,15 @@ def _check_usage(leaf: x509.Certificate, spiffe_id: SpiffeId, side: PeerSide) ->
         )
 
 
-def _check_path(chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_id: SpiffeId, now: WallTime) -> None:
+def _path(presented: _Presented, bundle: TrustBundle, spiffe_id: SpiffeId, now: WallTime) -> ProvenPath:
     """RFC 5280 §6 from the roots of the identity's own trust domain."""
     store = bundle.store(spiffe_id.trust_domain)
     if store is None:
         raise _foreign(bundle, spiffe_id)
+    chain, proven = presented.chain, presented.proven
     moment = datetime.fromtimestamp(now, UTC)
+    if proven is not None and proven.holds(bundle.roots[spiffe_id.trust_domain], moment):
+        return proven
     try:
         path = path_to_root(chain, store, moment)
     except VerificationError as error:
@@ -214,6 +208,7 @@ def _check_path(chain: Sequence[x509.Certificate], bundle: TrustBundle, spiffe_i
             fix="put CA certificates, not workloads' own, into the trust bundle",
             spiffe_id=spiffe_id,
         )
+    return ProvenPath.of(path)
 
 
 def path_to_root(chain: Sequence[x509.Certificate], store: Store, moment: datetime) -> list[x509.Certificate]:

@@ -11,6 +11,7 @@ import socket
 from typing import Any, Final, cast
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from hbone.errors import HboneError
@@ -264,10 +265,14 @@ class PortableTlsStream(TlsStream):
         except SSL.Error as error:
             raise judgement.error or _portable_failure(error) from error
         if judgement.peer is None and judgement.error is None:
-            judgement.judge_presented(self._presented)
+            judgement.judge_presented(self)
         return 0
 
-    def _presented(self) -> list[x509.Certificate]:
+    def der(self) -> bytes:
+        return b"".join(certificate.public_bytes(Encoding.DER) for certificate in self.certificates())
+
+    def certificates(self) -> list[x509.Certificate]:
+        """What the peer presented."""
         leaf = self._connection.get_peer_certificate(as_cryptography=True)
         chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []  # a server's is without the leaf
         return [leaf, *(certificate for certificate in chain if certificate != leaf)] if leaf else []

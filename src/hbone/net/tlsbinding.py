@@ -37,9 +37,15 @@ _NEEDED = (
     "X509_STORE_CTX_get_error",
     "X509_STORE_CTX_set_error",
     "X509_STORE_CTX_get1_chain",
+    "X509_free",
     "sk_X509_num",
     "sk_X509_value",
     "sk_X509_free",
+    "i2d_X509_bio",
+    "BIO_new",
+    "BIO_s_mem",
+    "BIO_get_mem_data",
+    "BIO_free",
 )
 
 
@@ -52,6 +58,7 @@ NATIVE: Final = _complete()
 WANT_READ, WANT_WRITE, SYSCALL, ZERO_RETURN = 2, 3, 5, 6  # SSL_get_error(3)
 SYSTEM_ERROR = 0x8000_0000  # ERR_SYSTEM_FLAG in err.h; the other bits are errno
 PARTIAL_WRITE = 0x1  # SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not export
+NO_AUTO_CHAIN = 0x8  # SSL_MODE_NO_AUTO_CHAIN; else a chain of the leaf alone costs 0.1 ms a handshake
 
 ACCEPT, REFUSE = 1, 0
 # x509_vfy.h: what the judge decides instead of OpenSSL. 2, 18-21, 27: no anchor, since OpenSSL's own store is
@@ -90,7 +97,45 @@ def _silent(_kind: object, _error: object, _traceback: object) -> None:
     """For `onerror`: the callback's `error` value says it all; without this cffi prints a traceback."""
 
 
-Judge = Callable[[int, Callable[[], list[x509.Certificate]], int], int]
+class Presented:
+    """The certificates that a peer presented: the leaf, and those of the others that lead up from it."""
+
+    def __init__(self, store_context: Any) -> None:
+        """Good for as long as the verify callback runs."""
+        self._store_context = store_context
+
+    def der(self) -> bytes:
+        """Their exact bytes, one after another."""
+        stack = lib.X509_STORE_CTX_get1_chain(self._store_context)
+        memory = lib.BIO_new(lib.BIO_s_mem())
+        try:
+            for index in range(lib.sk_X509_num(stack)):
+                certificate = lib.sk_X509_value(stack, index)
+                lib.i2d_X509_bio(memory, certificate)
+                lib.X509_free(certificate)  # the stack holds a reference of its own to each
+            start = ffi.new("char **")
+            length = lib.BIO_get_mem_data(memory, start)
+            return bytes(ffi.buffer(start[0], length))
+        finally:
+            lib.BIO_free(memory)
+            lib.sk_X509_free(stack)
+
+    def certificates(self) -> list[x509.Certificate]:
+        """Parsed. Raises ValueError and others for what `cryptography` cannot read."""
+        stack = lib.X509_STORE_CTX_get1_chain(self._store_context)
+        try:
+            raw = [lib.sk_X509_value(stack, index) for index in range(lib.sk_X509_num(stack))]
+            # each owns its reference from here on
+            owned = [crypto.X509._from_raw_x509_ptr(pointer) for pointer in raw]  # pyright: ignore[reportPrivateUsage]
+        finally:
+            lib.sk_X509_free(stack)
+        with warnings.catch_warnings():
+            # a serial number below 1, say: a peer must not be able to write warnings to our standard error
+            warnings.simplefilter("error")
+            return [certificate.to_cryptography() for certificate in owned]
+
+
+Judge = Callable[[int, Presented, int], int]
 """(SSL* as a number, the presented chain, OpenSSL's own finding or 0) → 0 to accept, else the alert to refuse with."""
 
 
@@ -105,7 +150,7 @@ def set_judge(context: SSL.Context, judge: Judge, mode: int) -> object:
         ssl = address_of(lib.X509_STORE_CTX_get_ex_data(store_context, index))
         error = lib.X509_STORE_CTX_get_error(store_context)
         finding = 0 if error in _FOR_THE_JUDGE else error
-        alert = judge(ssl, lambda: _presented(store_context), finding)
+        alert = judge(ssl, Presented(store_context), finding)
         if alert == 0:
             return ACCEPT
         lib.X509_STORE_CTX_set_error(store_context, _ERROR_FOR_ALERT.get(alert, _UNLISTED))
@@ -114,21 +159,6 @@ def set_judge(context: SSL.Context, judge: Judge, mode: int) -> object:
     callback = ffi.callback("int (*)(int, X509_STORE_CTX *)", on_verify, error=REFUSE, onerror=_silent)
     lib.SSL_CTX_set_verify(_raw(context), mode, callback)
     return callback
-
-
-def _presented(store_context: Any) -> list[x509.Certificate]:
-    """The leaf and those presented certificates that lead up from it."""
-    stack = lib.X509_STORE_CTX_get1_chain(store_context)
-    try:
-        raw = [lib.sk_X509_value(stack, index) for index in range(lib.sk_X509_num(stack))]
-        # each owns its reference from here on
-        owned = [crypto.X509._from_raw_x509_ptr(pointer) for pointer in raw]  # pyright: ignore[reportPrivateUsage]
-    finally:
-        lib.sk_X509_free(stack)
-    with warnings.catch_warnings():
-        # a serial number below 1, say: a peer must not be able to write warnings to our standard error
-        warnings.simplefilter("error")
-        return [certificate.to_cryptography() for certificate in owned]
 
 
 def verify_text(error: int) -> str:

@@ -6,18 +6,19 @@ callback, at OpenSSL's first question. So a refusal reaches the peer as the aler
 vouch for another domain. A handshake without a judgement (a resumed one, say) counts as refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import Self
+from typing import Protocol, Self
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from hbone.errors import HboneError, PeerRejected, UsageError
 from hbone.identity.bundle import TrustBundle
+from hbone.identity.proven import KnownChain, KnownChains, ProvenPath
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.identity.svid import X509Svid
-from hbone.identity.verify import BrokenChain, ForeignTrustDomain, PeerSide, verify_peer
+from hbone.identity.verify import BrokenChain, ForeignTrustDomain, PeerSide, judge_peer
 from hbone.net import tlsbinding
 from hbone.net.clock import SystemClock
 from hbone.times import Clock
@@ -27,6 +28,13 @@ ALPN = b"h2"
 MUTUAL = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 # AES-128 first: 3 % less CPU for bulk than AES-256, and what Envoys choose among themselves; ztunnel has both
 CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384")
+
+
+class Presented(Protocol):
+    """What a peer presented (leaf first): the bytes, and the certificates, which may not be readable."""
+
+    def der(self) -> bytes: ...
+    def certificates(self) -> Sequence[x509.Certificate]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,29 +60,34 @@ class Judgement:
     side: PeerSide
     options: TlsOptions
     clock: Clock
+    known: KnownChains
     chain: tuple[x509.Certificate, ...] = ()
     peer: SpiffeId | None = None
     error: HboneError | None = None
 
-    def judge(self, chain: list[x509.Certificate]) -> None:
-        """Fill in `peer` or `error`."""
-        self.chain = tuple(chain)
+    def judge_presented(self, presented: Presented) -> None:
+        """Fill in `peer` or `error`, also for a chain that cannot even be read."""
         try:
-            peer = verify_peer(self.chain, self.bundle, expected=self.expected, side=self.side, now=self.clock.wall())
-            self._check_domain(peer)
-        except PeerRejected as error:
-            self.error = error
-        else:
-            self.peer = peer
-
-    def judge_presented(self, presented: Callable[[], list[x509.Certificate]]) -> None:
-        """`judge`, for a chain that may not even be readable."""
-        try:
-            chain = presented()
+            der = presented.der()
+            known = self.known.find(der)
+            chain = tuple(presented.certificates()) if known is None else known.certificates
         except Exception as error:  # OpenSSL could read them, `cryptography` could not: refuse
             self.error = BrokenChain("the peer's certificates cannot be read", why=repr(error)[:300])
         else:
-            self.judge(chain)
+            self._judge(der, chain, None if known is None else known.path)
+
+    def _judge(self, der: bytes, chain: tuple[x509.Certificate, ...], proven: ProvenPath | None) -> None:
+        self.chain = chain
+        now = self.clock.wall()
+        try:
+            judged = judge_peer(chain, self.bundle, expected=self.expected, side=self.side, now=now, proven=proven)
+            self._check_domain(judged.spiffe_id)
+        except PeerRejected as error:
+            self.error = error
+        else:
+            self.peer = judged.spiffe_id
+            if judged.path is not proven:
+                self.known.keep(der, KnownChain(chain, judged.path))
 
     def find_fault(self, finding: int) -> None:
         """OpenSSL itself found the chain wrong: refuse even if our judgement was good."""
@@ -106,7 +119,7 @@ class _Made:
 class TlsContexts:
     """`server` and `client` contexts that present `svid` and trust `bundle`; one object per generation of either."""
 
-    __slots__ = ("_made", "bundle", "clock", "options", "svid")
+    __slots__ = ("_made", "bundle", "clock", "known", "options", "svid")
 
     def __init__(
         self,
@@ -114,12 +127,15 @@ class TlsContexts:
         bundle: TrustBundle,
         options: TlsOptions | None = None,
         clock: Clock | None = None,
+        known: KnownChains | None = None,
     ) -> None:
-        """Raises UsageError for options that OpenSSL does not know."""
+        """`known`: chains of peers, of several contexts if they share it. Raises UsageError for options that OpenSSL
+        does not know."""
         self.svid = svid
         self.bundle = bundle
         self.options = options or TlsOptions()
         self.clock = clock or SystemClock()
+        self.known = KnownChains() if known is None else known
         self._made = _make(svid, self.options)
 
     @property
@@ -134,11 +150,18 @@ class TlsContexts:
         """The same certificate with other roots: cheap, since the roots are not inside OpenSSL."""
         other = object.__new__(type(self))
         other.svid, other.bundle = self.svid, bundle
-        other.options, other.clock, other._made = self.options, self.clock, self._made
+        other.options, other.clock, other.known, other._made = self.options, self.clock, self.known, self._made
         return other
 
     def judgement(self, *, side: PeerSide, expected: frozenset[SpiffeId] | None) -> Judgement:
-        return Judgement(bundle=self.bundle, expected=expected, side=side, options=self.options, clock=self.clock)
+        return Judgement(
+            bundle=self.bundle,
+            expected=expected,
+            side=side,
+            options=self.options,
+            clock=self.clock,
+            known=self.known,
+        )
 
     def begin(self, connection: SSL.Connection, judgement: Judgement) -> None:
         """From now on `judgement` answers for `connection`'s peer, until `end`."""
@@ -180,7 +203,7 @@ def _later(_connection: SSL.Connection, _certificate: crypto.X509, _error: int, 
 
 
 def _judge_for(pending: dict[int, Judgement]) -> tlsbinding.Judge:
-    def judge(ssl: int, presented: Callable[[], list[x509.Certificate]], finding: int) -> int:
+    def judge(ssl: int, presented: Presented, finding: int) -> int:
         judgement = pending[ssl]
         if judgement.peer is None and judgement.error is None:
             judgement.judge_presented(presented)
@@ -202,6 +225,7 @@ def _context(method: int, svid: X509Svid, options: TlsOptions) -> SSL.Context:
     # SESS_CACHE_OFF alone does not. Our own order of suites, whatever the client prefers (ztunnel: AES-256).
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(tlsbinding.NO_AUTO_CHAIN)  # what is sent is the SVID's chain, not looked for in each handshake
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle tunnel keeps no 16 KiB buffers, and speed is the same
     context.clear_mode(tlsbinding.PARTIAL_WRITE)  # one write takes a turn's frames whole
     try:

@@ -17,6 +17,8 @@ IpAddress = IPv4Address | IPv6Address
 
 MAX_HOST_CHARS = 253  # RFC 1035 §2.3.4, without the final dot
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(r"\.".join([_OCTET] * 4))
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
@@ -27,6 +29,9 @@ class InvalidAddress(PeerViolation):
 @lru_cache(maxsize=65536)
 def parse_ip(text: str) -> IpAddress:
     """An IP address in its plain form; raises InvalidAddress. Zone identifiers are not accepted."""
+    if found := _IPV4.fullmatch(text):  # a third of the time: large meshes have many
+        one, two, three, four = map(int, found.groups())
+        return IPv4Address(one << 24 | two << 16 | three << 8 | four)
     try:
         ip = ip_address(text)
     except ValueError as error:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import field
+from sys import intern
 from typing import Final
 
-from hbone.addr import IpAddress
 from hbone.discovery.enrolment import (
     GATEWAY_NAME,
     USE_WAYPOINT,
@@ -17,6 +17,7 @@ from hbone.discovery.enrolment import (
     wanted_waypoint,
     workload_name,
 )
+from hbone.discovery.indexes import address_number
 from hbone.discovery.joining import Completeness, Draft, join_endpoints
 from hbone.discovery.model import (
     DEFAULT_CLUSTER,
@@ -118,14 +119,14 @@ class _Assembly:
 
     def _at_one_address_each(self, drafts: list[Draft]) -> list[Draft]:
         """Without the second workload at an address; inline endpoints of several ServiceEntries may be one."""
-        owners: dict[tuple[str, IpAddress], Draft] = {}
+        owners: dict[tuple[str, int], Draft] = {}
         kept: list[Draft] = []
         for draft in drafts:
             address = draft.spec.address if draft.spec is not None else None
             if draft.spec is None or address is None:
                 kept.append(draft)
                 continue
-            key = (draft.network or self._defaults.network, address)
+            key = (draft.network or self._defaults.network, address_number(address))
             owner = owners.setdefault(key, draft)
             if owner is draft:
                 kept.append(draft)
@@ -151,9 +152,9 @@ class _Assembly:
         return one.meta.kind == other.meta.kind == "ServiceEntry" and peer(one) == peer(other)
 
     def _marks(self, draft: Draft) -> Marks:
-        own = draft.spec.labels if draft.spec is not None else _NONE
+        own = draft.spec.labels if draft.spec is not None and draft.meta.kind == "ServiceEntry" else _NONE
         return Marks(
-            labels={**draft.labels, **own},
+            labels={**draft.labels, **own} if own else draft.labels,  # an entry's own are among them already
             annotations=draft.meta.annotations,
             namespace=_NONE if draft.external else self._gathered.namespace_labels(draft.meta.namespace),
             # who joins as of a group proves an account, even if the group leaves it at `default`
@@ -161,7 +162,7 @@ class _Assembly:
         )
 
     def _workload(self, draft: Draft) -> Workload:
-        meta, spec, share = draft.meta, draft.spec, self._interner.value
+        meta, spec, share = draft.meta, draft.spec, intern
         spoken = speaks(self._marks(draft))
         name = workload_name(meta.name, draft.labels, meta.annotations)
         self._origins[draft.uid] = meta.place
@@ -184,7 +185,7 @@ class _Assembly:
             native_tunnel=spoken.native,
             services=self._interner.services(draft.services),
             cluster_id=self._defaults.cluster_id,
-            locality=share(spec.locality) if spec is not None else NO_LOCALITY,
+            locality=self._interner.value(spec.locality) if spec is not None else NO_LOCALITY,
             capacity=spec.capacity if spec is not None else 1,
             hbone_port=spec.hbone_port if spec is not None else HBONE_PORT,
             labels=self._interner.labels(draft.labels),

@@ -86,6 +86,7 @@ class Catalogue:
             self._remove(name)
         for resource in changed:
             self._put(resource)
+        self._compact()
         return self.revision != before
 
     def replace(self, resources: Mapping[str, Resource]) -> bool:
@@ -151,7 +152,6 @@ class Catalogue:
         self.revision += 1
         self._changed_at[name] = self.revision
         self._log.append((self.revision, name))
-        self._compact()
 
     def _compact(self) -> None:
         # amortised: a rewrite of n entries follows at least n dead ones

@@ -52,11 +52,12 @@ def speaks(marks: Marks) -> Speaks:
     """
     if marks.annotations.get(REDIRECTION) == "enabled":
         return Speaks(Protocol.HBONE)
-    tunnel = {word.strip() for word in marks.labels.get(TUNNEL, "").split(",")}
-    if "http" in tunnel:
-        return Speaks(Protocol.HBONE, native=True)
-    if "none" in tunnel:
-        return Speaks(Protocol.TCP)
+    if named := marks.labels.get(TUNNEL):
+        tunnel = {word.strip() for word in named.split(",")}
+        if "http" in tunnel:
+            return Speaks(Protocol.HBONE, native=True)
+        if "none" in tunnel:
+            return Speaks(Protocol.TCP)
     for labels in (marks.labels, marks.namespace):
         match labels.get(DATAPLANE_MODE):
             case "ambient":
@@ -74,11 +75,18 @@ def workload_name(name: str, labels: Mapping[str, str], annotations: Mapping[str
 
 
 def canonical_name(labels: Mapping[str, str], fallback: str) -> str:
-    return next((labels[key] for key in _CANONICAL_NAMES if labels.get(key)), fallback)
+    return _first(labels, _CANONICAL_NAMES, fallback)
 
 
 def canonical_revision(labels: Mapping[str, str]) -> str:
-    return next((labels[key] for key in _CANONICAL_REVISIONS if labels.get(key)), "latest")
+    return _first(labels, _CANONICAL_REVISIONS, "latest")
+
+
+def _first(labels: Mapping[str, str], keys: tuple[str, ...], otherwise: str) -> str:
+    for key in keys:
+        if found := labels.get(key):
+            return found
+    return otherwise
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from hbone.addr import InvalidAddress, IpAddress, parse_host, parse_ip
-from hbone.discovery.model import HBONE_PORT, Locality
+from hbone.discovery.model import HBONE_PORT, NO_LOCALITY, Locality, workload_identity
 from hbone.documents.fields import Section, shown
-from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
+from hbone.identity.spiffe import InvalidSpiffeId
 from hbone.values import dataclass
 
 HBONE_PORT_NAME: Final = "hbone"  # the entry of `ports` that says where the node proxy listens, instead of 15008
+_FIELDS: Final = frozenset(("address", "ports", "labels", "network", "locality", "weight", "serviceAccount"))
 _MAX_WEIGHT: Final = 2**31 - 1
 
 
@@ -45,6 +46,7 @@ def read_template(section: Section, namespace: str, trust_domain: str) -> EntryS
 
 
 def _read(section: Section, namespace: str, trust_domain: str, target: IpAddress | str | None) -> EntrySpec:
+    section.know(_FIELDS)
     ports = section.ports("ports")
     hbone_port = ports.pop(HBONE_PORT_NAME, HBONE_PORT)
     spec = EntrySpec(
@@ -80,6 +82,8 @@ def _address(section: Section) -> IpAddress | str | None:
 
 
 def _locality(text: str) -> Locality:
+    if not text:
+        return NO_LOCALITY
     region, _, rest = text.partition("/")
     zone, _, subzone = rest.partition("/")
     return Locality(region=region, zone=zone, subzone=subzone)
@@ -90,7 +94,7 @@ def _account(section: Section, namespace: str, trust_domain: str) -> str:
     if not account:
         return ""
     try:
-        SpiffeId.for_workload(trust_domain, namespace, account)
+        workload_identity(trust_domain, namespace, account)
     except InvalidSpiffeId:
         fix = "use a-z A-Z 0-9 '.' '-' '_', for example cart"
         section.problem("serviceAccount", f"{shown(account)} cannot stand in a SPIFFE ID", fix)

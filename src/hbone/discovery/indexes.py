@@ -43,7 +43,7 @@ def group_remove(groups: dict[_K, tuple[_N, ...]], key: _K, value: _N) -> None:
         groups.pop(key, None)
 
 
-def _number(ip: IpAddress) -> int:
+def address_number(ip: IpAddress) -> int:
     """The address as a key: IPv4 from 0 up, IPv6 from -1 down."""
     number = int(ip)
     return number if ip.version == 4 else ~number
@@ -57,18 +57,18 @@ class AddressIndex(Generic[_N]):
 
     def get(self, network: str, ip: IpAddress) -> tuple[_N, ...]:
         here = self._networks.get(network)
-        return here.get(_number(ip), ()) if here is not None else ()
+        return here.get(address_number(ip), ()) if here is not None else ()
 
     def change(
         self, before: _N | None, after: _N | None, addresses: Callable[[_N], Iterable[tuple[str, IpAddress]]]
     ) -> None:
         kept: set[tuple[str, int]] = set()
         if after is not None:
-            kept = {(network, _number(ip)) for network, ip in addresses(after)}
+            kept = {(network, address_number(ip)) for network, ip in addresses(after)}
             for network, number in kept:
                 group_add(self._networks.setdefault(network, {}), number, after)
         if before is not None:
-            for network, number in {(network, _number(ip)) for network, ip in addresses(before)} - kept:
+            for network, number in {(network, address_number(ip)) for network, ip in addresses(before)} - kept:
                 group_remove(self._networks[network], number, before)
                 if not self._networks[network]:
                     del self._networks[network]

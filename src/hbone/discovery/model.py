@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from enum import Enum
 from functools import lru_cache
-from typing import Final, TypeVar
+from sys import intern
+from typing import Final, TypeVar, cast
 
 from hbone.addr import IpAddress, Prefix
 from hbone.identity.spiffe import InvalidSpiffeId, SpiffeId
@@ -198,7 +199,8 @@ STANDARD_LOAD_BALANCING: Final = LoadBalancing()
 
 
 @lru_cache(maxsize=65536)
-def _identity(trust_domain: str, namespace: str, service_account: str) -> SpiffeId:
+def workload_identity(trust_domain: str, namespace: str, service_account: str) -> SpiffeId:
+    """As `SpiffeId.for_workload`, remembered: many workloads have one account."""
     return SpiffeId.for_workload(trust_domain, namespace, service_account)
 
 
@@ -253,14 +255,14 @@ class Workload:
     labels: Mapping[str, str] = field(default_factory=no_labels)
 
     def __post_init__(self) -> None:
-        _identity(self.trust_domain, self.namespace, self.service_account)
+        workload_identity(self.trust_domain, self.namespace, self.service_account)
 
     def __hash__(self) -> int:
         return hash(self.uid)
 
     @property
     def identity(self) -> SpiffeId:
-        return _identity(self.trust_domain, self.namespace, self.service_account)
+        return workload_identity(self.trust_domain, self.namespace, self.service_account)
 
     @property
     def healthy(self) -> bool:
@@ -349,6 +351,8 @@ class Interner:
 
     def value(self, value: _T) -> _T:
         """The first hashable value equal to `value` (and of its type) that was seen."""
+        if type(value) is str:
+            return cast("_T", intern(cast("str", value)))  # a third of the time
         if len(self._values) >= self.LIMIT:
             self._values.clear()
         return self._values.setdefault((type(value), value), value)  # type: ignore[return-value]  # equal, same type

@@ -205,14 +205,16 @@ class Store:
         self, old_workloads: Mapping[str, Workload | None], old_services: Mapping[str, Service | None]
     ) -> Change:
         changed_workloads: list[Changed[Workload]] = []
+        workload_layers = _strongest_first(self._workload_layers)
         for uid, before in old_workloads.items():
-            after = _strongest(self._workload_layers, uid)
+            after = _strongest(workload_layers, uid)
             if before is not after and before != after:
                 self._reindex_workload(before, after)
                 changed_workloads.append(Changed(before, after))
         changed_services: list[Changed[Service]] = []
+        service_layers = _strongest_first(self._service_layers)
         for key, old in old_services.items():
-            new = _strongest(self._service_layers, key)
+            new = _strongest(service_layers, key)
             if old is not new and old != new:
                 self._reindex_service(old, new)
                 changed_services.append(Changed(old, new))
@@ -252,9 +254,13 @@ class Store:
             del self._services[before.key]
 
 
-def _strongest(layers: Mapping[Source, Mapping[str, _T]], key: str) -> _T | None:
-    for source in sorted(layers, reverse=True):
-        value = layers[source].get(key)
+def _strongest_first(layers: Mapping[Source, Mapping[str, _T]]) -> list[Mapping[str, _T]]:
+    return [layers[source] for source in sorted(layers, reverse=True)]
+
+
+def _strongest(layers: Iterable[Mapping[str, _T]], key: str) -> _T | None:
+    for layer in layers:
+        value = layer.get(key)
         if value is not None:
             return value
     return None

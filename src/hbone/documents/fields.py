@@ -54,12 +54,14 @@ def nearest(name: str, known: Mapping[str, object] | set[str] | list[str], inste
 class Section:
     """One mapping of a document, being read."""
 
+    __slots__ = ("_all", "_known", "document", "path", "problems", "value")
+
     def __init__(self, document: Document, value: Object, path: Path, problems: list[Problem]) -> None:
         self.document = document
         self.value = value
         self.path = path
         self.problems = problems
-        self._known: set[str] = set()
+        self._known: set[str] | None = None  # made when needed: a large mesh has many sections
         self._all: frozenset[str] = _NONE
 
     @classmethod
@@ -84,19 +86,24 @@ class Section:
 
     def ignore(self, *keys: str) -> None:
         """Fields that are right to have there and mean nothing to us."""
-        self._known.update(keys)
+        for key in keys:
+            self._ask(key)
 
     def know(self, keys: frozenset[str]) -> None:
-        """All keys that there can be, for who asks for those only that are there."""
+        """All keys that there can be, for who asks for those only that are there, or always for the same."""
         self._all = keys
 
     def finish(self) -> None:
         """Reports every key that was not asked for."""
+        if self._all.issuperset(self.value):
+            return
+        known = self._all if self._known is None else self._known | self._all
         for key in self.value:
-            if key not in self._known and key not in self._all:
-                known = self._known | self._all
+            if key not in known:
                 all_known = ", ".join(sorted(known)) or "none"
-                self.problem(key, "is not a known field", nearest(str(key), known, f"the fields here are: {all_known}"))
+                self.problem(
+                    key, "is not a known field", nearest(str(key), set(known), f"the fields here are: {all_known}")
+                )
 
     def __contains__(self, key: str) -> bool:
         return self.value.get(key) is not None
@@ -105,12 +112,18 @@ class Section:
 
     def raw(self, key: str) -> Value:
         """The value as it stands; None also where it is absent."""
-        self._known.add(key)
+        if key not in self._all:
+            self._ask(key)
         return self.value.get(key)
 
+    def _ask(self, key: str) -> None:
+        if self._known is None:
+            self._known = {key}
+        else:
+            self._known.add(key)
+
     def text(self, key: str, default: str = "") -> str:
-        self._known.add(key)
-        value = self.value.get(key)
+        value = self.raw(key)
         if isinstance(value, str):
             return value
         if value is None:
@@ -122,6 +135,8 @@ class Section:
     def required_text(self, key: str, example: str) -> str | None:
         """None, with a problem, when it is missing, empty or no text."""
         value = self.raw(key)
+        if isinstance(value, str) and value:
+            return value
         if value is None or value == "":
             self.missing(key, f"write {key}: {example}")
             return None
@@ -185,9 +200,7 @@ class Section:
     def section(self, key: str) -> "Section | None":
         """A mapping inside; None where absent or wrong."""
         value = self.raw(key)
-        if value is None:
-            return None
-        return self._inner((key,), value)
+        return None if value is None else self._inner((key,), value)
 
     def sections(self, key: str) -> list["Section"]:
         """A list of mappings; wrong items are reported and left out."""

@@ -33,19 +33,26 @@ KINDS: Final = {**MESH_KINDS, **OTHER_KINDS}
 DEFAULT_NAMESPACE: Final = "default"
 
 # What `kubectl get -o yaml` adds, and what only a cluster acts upon.
-_CLUSTER_METADATA: Final = (
-    "generateName",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "finalizers",
-    "managedFields",
-    "ownerReferences",
-    "selfLink",
+_METADATA: Final = frozenset(
+    (
+        "name",
+        "namespace",
+        "labels",
+        "annotations",
+        "generateName",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "finalizers",
+        "managedFields",
+        "ownerReferences",
+        "selfLink",
+    )
 )
+_OUTSIDE: Final = frozenset(("apiVersion", "kind", "metadata", "spec", "status"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +74,10 @@ class Meta:
 
 def kind_of(document: Document, problems: list[Problem]) -> str | None:
     """The kind of a document; None, with problems, when it or its apiVersion is none that we know."""
+    if isinstance(document.value, Object):
+        kind, version = document.value.get("kind"), document.value.get("apiVersion")
+        if isinstance(kind, str) and version in KINDS.get(kind, ()):
+            return kind
     root = Section.root(document, problems, "a mapping with apiVersion, kind and metadata")
     if root is None:
         return None
@@ -90,7 +101,7 @@ def read_meta(document: Document, kind: str, problems: list[Problem]) -> Meta | 
     if not isinstance(document.value, Object):
         return None
     root = Section(document, document.value, (), problems)
-    root.ignore("apiVersion", "kind", "metadata", "spec", "status")
+    root.know(_OUTSIDE)
     if kind == "ServiceAccount":
         root.ignore("secrets", "imagePullSecrets", "automountServiceAccountToken")
     root.finish()
@@ -99,7 +110,7 @@ def read_meta(document: Document, kind: str, problems: list[Problem]) -> Meta | 
         if "metadata" not in root:
             root.missing("metadata", "write metadata: {name: …, namespace: …}")
         return None
-    section.ignore(*_CLUSTER_METADATA)
+    section.know(_METADATA)
     name = section.dns_name("name", None, "cart-0")
     if kind == "Namespace":
         section.ignore("namespace")

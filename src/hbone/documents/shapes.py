@@ -271,10 +271,11 @@ class _Plan:
 
 
 def _object_maker(like: Object, keys: tuple[Key, ...], places: list[int]) -> _Step:
-    line, lines, pick = like.line, like.lines, _picker(places)
+    line, lines, pick, new = like.line, like.lines, _picker(places), Object.__new__
 
     def make(values: _Values, before: int) -> None:
-        made = Object(before + line)
+        made = new(Object)  # not by __init__, of which none of the values would stay
+        made.line = before + line
         made.lines = lines
         made.before = before
         made.update(zip(keys, pick(values), strict=True))

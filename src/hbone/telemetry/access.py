@@ -100,8 +100,9 @@ class AccessLog:
         if self.level > 30:
             return
         if self._json:
-            fields = {"src.addr": src_addr, "dst.addr": dst_addr, "direction": direction, "error": _cut(error)}
-            self._write(_json_head(wall, "warn", ACCESS_FAILED) + orjson.dumps(fields).decode()[1:] + "\n")
+            fields = {"src.addr": src_addr, "dst.addr": dst_addr, "direction": direction, "error": error}
+            told = ",".join(f'"{name}":{_json_text(text)}' for name, text in fields.items())
+            self._write(f"{_json_head(wall, 'warn', ACCESS_FAILED)}{told}}}\n")
         else:
             self._write(
                 f"{stamp(wall)}\twarn\t{ACCESS_SCOPE}\t{ACCESS_FAILED}\tsrc.addr={bare(src_addr)} "

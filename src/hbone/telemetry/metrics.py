@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
+from math import isfinite, isnan
 from typing import Final, Protocol
 
 from hbone.telemetry.names import (
@@ -261,4 +262,6 @@ def _escaped(value: str) -> str:
 
 
 def _number(value: float) -> str:
+    if not isfinite(value):  # OpenMetrics §4.3: one of them must not cost the others their exposition
+        return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
     return str(int(value)) if value == int(value) else repr(value)

@@ -137,6 +137,15 @@ def test_quoted_text_is_one_printable_line(text: str) -> None:
     assert line[0] == line[-1] == '"'
 
 
+@given(st.text(st.characters()))  # lone surrogates too: they stand for bytes that were no UTF-8
+def test_who_is_turned_away_early_has_a_line_whatever_it_said(error: str) -> None:
+    found: list[str] = []
+    AccessLog(found.append, "text").failed(WALL, "a:1", "b:2", "inbound", error)
+    AccessLog(found.append, "json").failed(WALL, "a:1", "b:2", "inbound", error)
+    assert [line.count("\n") for line in found] == [1, 1]
+    assert json.loads(found[1])["direction"] == "inbound"
+
+
 @given(st.text(), st.text(), st.text())
 def test_a_json_line_is_json_whatever_it_holds(error: str, service: str, workload: str) -> None:
     record = RECORD._replace(error=error, dst_service=service, src=party(workload))

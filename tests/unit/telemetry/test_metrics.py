@@ -9,7 +9,7 @@ from prometheus_client.openmetrics import parser
 
 from hbone.telemetry import names
 from hbone.telemetry.metrics import CHUNK_LINES, Metrics
-from hbone.telemetry.names import TRAFFIC_LABELS
+from hbone.telemetry.names import OPEN_FDS, TRAFFIC_LABELS
 
 LABELS = tuple(f"v{number}" for number in range(len(TRAFFIC_LABELS)))
 
@@ -83,6 +83,14 @@ def test_one_look_up_finds_all_traffic_metrics() -> None:
         ("sent_bytes", 5),
     ):
         assert found[f"istio_tcp_{suffix}_total", LABELS] == value
+
+
+def test_a_value_that_is_no_number_does_not_cost_the_others_their_exposition() -> None:
+    metrics = Metrics()
+    metrics.gauge(OPEN_FDS).read_from(lambda: [((), value) for value in (float("nan"), float("inf"), -float("inf"))])
+    lines = [line for line in metrics.text().splitlines() if line.startswith("process_open_fds ")]
+    assert lines == ["process_open_fds NaN", "process_open_fds +Inf", "process_open_fds -Inf"]
+    assert metrics.text().endswith("# EOF\n")
 
 
 def test_label_values_are_escaped() -> None:

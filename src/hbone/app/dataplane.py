@@ -49,6 +49,7 @@ from hbone.proxy.passthrough import InboundPassthrough, PlainParts
 from hbone.proxy.pool import Pool
 from hbone.proxy.registry import Registry
 from hbone.proxy.tunnel import TunnelParts
+from hbone.proxy.tunnelwatch import TunnelWatch, Unwatched
 from hbone.telemetry.access import AccessLog
 from hbone.telemetry.views import ConnectionView, ListenerView, TunnelView
 from hbone.times import Clock, Instant
@@ -64,6 +65,7 @@ class Surroundings:
     access: AccessLog
     clock: Clock
     counters: Counters = field(default_factory=NoCounters)
+    watch: TunnelWatch = field(default_factory=Unwatched)
     authorize: Authorize | None = None
     naming: Naming | None = None
 
@@ -82,7 +84,7 @@ class DataPlane:
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
         self._unix: list[str] = []  # paths of ours
         self.local = local_workloads(settings, around.store, around.naming)
-        parts = tunnel_parts(settings, around.clock, self._poller)
+        parts = replace(tunnel_parts(settings, around.clock, self._poller), watch=around.watch)
         self.links = parts.link
         half_close_s = settings.timeouts.half_close_timeout_s
         self._half_closes = HalfCloses(self._loop, half_close_s) if half_close_s is not None else None

@@ -19,6 +19,7 @@ from hbone.app.certificates import CERTIFICATES, about_to_end, describe_certific
 from hbone.app.dataplane import DataPlane, Surroundings
 from hbone.app.identities import TlsIdentities
 from hbone.app.life import Life
+from hbone.app.mesh_metrics import describe_mesh, describe_reloads
 from hbone.app.naming import Naming
 from hbone.app.options import domain_names, mesh_names
 from hbone.app.parts import Feed, NodeParts, parts_from, subscription_to
@@ -36,7 +37,7 @@ from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.net.tasks import Tasks
-from hbone.proxy.traffic import TrafficCounters, describe_tunnels
+from hbone.proxy.traffic import TrafficCounters, TunnelCounters, describe_tunnels
 from hbone.telemetry.log import Logs
 from hbone.telemetry.metrics import Metrics
 from hbone.telemetry.process import describe_process, open_fds
@@ -78,6 +79,8 @@ class Node:
         self._naming = Naming(domain_names(settings))
         self.policies = NodePolicies(self.store, only(parts.allow, self._naming), self._clock)
         describe_policies(self.metrics, self.policies.engine)
+        describe_mesh(self.metrics, self.store)
+        describe_reloads(self.metrics, self.files)
         self._population = Population(self.store.workloads(), node=settings.node_name)
         self._processes: NodeProcesses | None = None
         self.keeper: IdentityKeeper
@@ -115,6 +118,7 @@ class Node:
             access=self._logs.access,
             clock=self._clock,
             counters=TrafficCounters(self.metrics),
+            watch=TunnelCounters(self.metrics),
             naming=self._naming,
         )
         self.dataplane = DataPlane(self.settings, around)

@@ -126,6 +126,10 @@ class MeshFiles:
         if self._kept is not None:
             await asyncio.to_thread(self._kept.flush)
 
+    def reloads(self) -> Mapping[str, int]:
+        """How often changes were put in force ("ok"), and how often they could not be ("failed")."""
+        return {result: sum(watch.reloads[result] for _, watch in self._watches) for result in ("ok", "failed")}
+
     def problems(self) -> Iterable[Problem]:
         """What is wrong with the files as they are now."""
         return [problem for _, watch in self._watches for problem in watch.problems]

@@ -63,6 +63,8 @@ class FilesWatch(Generic[T]):
         self._seen: Fingerprint = ()
         self._guard = guard
         self._held: T | None = None
+        self.reloads = {"ok": 0, "failed": 0}  # since the start, which does not count
+        """How often a change was put in force, and how often it was not."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -96,6 +98,7 @@ class FilesWatch(Generic[T]):
             log.exception("%ss not read", self._what, extra={"path": str(self._path)})
             self._note((Problem(what=repr(error)[:200], fix="please report it", file=str(self._path)),))
         else:
+            self.reloads["ok"] += 1
             log.info(
                 f"{self._what}s are right again" if was_wrong else f"{self._what}s read",
                 extra={"path": str(self._path)},
@@ -137,6 +140,7 @@ class FilesWatch(Generic[T]):
         return self._path if self._path.is_dir() else self._path.parent
 
     def _note(self, problems: tuple[Problem, ...]) -> None:
+        self.reloads["failed"] += 1
         if problems != self._problems:
             for problem in problems:
                 log.error("%s not taken, the former state stays", self._what, extra={"problem": str(problem)})

@@ -156,6 +156,14 @@ class Store:
     def endpoints(self, service: Service) -> tuple[Endpoint, ...]:
         return self._endpoints.of(service.key)
 
+    @property
+    def workload_count(self) -> int:
+        return len(self._workloads)
+
+    @property
+    def service_count(self) -> int:
+        return len(self._services)
+
     def workloads(self) -> tuple[Workload, ...]:
         return tuple(sorted(self._workloads.values(), key=lambda w: (w.namespace, w.name, w.uid)))
 

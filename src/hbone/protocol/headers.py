@@ -156,7 +156,9 @@ class HeaderDecoder:
 
     def _too_large(self) -> ConnectionViolation:
         return ConnectionViolation(
-            ErrorCode.ENHANCE_YOUR_CALM, f"header list of more than {self._max_list} bytes", limit_bytes=self._max_list
+            ErrorCode.ENHANCE_YOUR_CALM,
+            f"header list of more than {self._max_list} bytes",
+            limit="max_header_list_factor",
         )
 
 

@@ -86,17 +86,17 @@ class IncomingFrames(SendingSide):
         if kind in {frames.HEADERS, frames.CONTINUATION}:
             held = len(self._block) if self._block is not None else 0
             if held + length > self.limits.header_block_bytes:
-                raise _too_much("header block", held + length, self.limits.header_block_bytes)
+                raise _too_much("header block", held + length, self.limits.header_block_bytes, "max_header_block_bytes")
         elif kind == frames.SETTINGS:
             if length % 6 or (flags & frames.ACK and length):
                 raise _violation(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {length} bytes")
             if length > self.limits.settings_entries * 6:
-                raise _too_much("SETTINGS", length, self.limits.settings_entries * 6)
+                raise _too_much("SETTINGS", length, self.limits.settings_entries * 6, "max_settings_entries")
         elif kind == frames.GOAWAY:
             if length < 8:
                 raise _violation(ErrorCode.FRAME_SIZE_ERROR, f"GOAWAY of {length} bytes")
             if length > self.limits.goaway_bytes:
-                raise _too_much("GOAWAY", length, self.limits.goaway_bytes)
+                raise _too_much("GOAWAY", length, self.limits.goaway_bytes, "max_goaway_bytes")
 
     def _is_idle(self, stream_id: int) -> bool:
         """Was this stream never opened? Streams of the server's number space never are: there is no push."""
@@ -131,7 +131,9 @@ class IncomingFrames(SendingSide):
             raise _violation(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS", stream_id=stream_id)
         self._block_frames += 1
         if self._block_frames > self.limits.continuations:
-            raise _too_much("number of CONTINUATION frames", self._block_frames, self.limits.continuations)
+            raise _too_much(
+                "number of CONTINUATION frames", self._block_frames, self.limits.continuations, "max_continuations"
+            )
         block += payload
         if flags & frames.END_HEADERS:
             self._block = None
@@ -178,10 +180,12 @@ class IncomingFrames(SendingSide):
             return StreamViolation(ErrorCode.REFUSED_STREAM, "stream opened after our GOAWAY")
         limit = self.settings.max_concurrent_streams
         if limit is not None and len(self.streams) >= limit:
-            return StreamViolation(ErrorCode.REFUSED_STREAM, f"stream beyond the {limit} that we allow", limit=limit)
+            what = f"stream beyond the {limit} that we allow"
+            return StreamViolation(ErrorCode.REFUSED_STREAM, what, limit="max_streams_per_connection_inbound")
         size = list_bytes(fields)
         if size > self.settings.max_header_list_bytes:
-            return StreamViolation(ErrorCode.ENHANCE_YOUR_CALM, f"header list of {size} bytes", limit_bytes=size)
+            what = f"header list of {size} bytes"
+            return StreamViolation(ErrorCode.ENHANCE_YOUR_CALM, what, limit="max_header_list_bytes_inbound")
         fault = messages.fault_in_request(fields)
         return StreamViolation(ErrorCode.PROTOCOL_ERROR, f"malformed request: {fault}") if fault else None
 
@@ -356,5 +360,7 @@ def _violation(code: ErrorCode, what: str, **values: object) -> ConnectionViolat
     return ConnectionViolation(code, what, **values)
 
 
-def _too_much(what: str, amount: int, limit: int) -> ConnectionViolation:
-    return ConnectionViolation(ErrorCode.ENHANCE_YOUR_CALM, f"{what} of {amount}, over {limit}", amount=amount)
+def _too_much(what: str, amount: int, most: int, limit: str) -> ConnectionViolation:
+    """`limit`: the setting."""
+    text = f"{what} of {amount}, over {most}"
+    return ConnectionViolation(ErrorCode.ENHANCE_YOUR_CALM, text, amount=amount, limit=limit)

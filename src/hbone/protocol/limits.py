@@ -91,7 +91,7 @@ class Meters:
             raise ConnectionViolation(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 f"too many {_WORDS[name]}: over {rate.burst} at once and {rate.per_s:g} a second",
-                limit=name,
+                limit=f"max_{name}",
             )
 
 

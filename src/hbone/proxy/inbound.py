@@ -24,6 +24,7 @@ from hbone.proxy.inbound_stream import Arrival, InboundParts, InboundStream
 from hbone.proxy.outcome import Parties, party_of
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import next_tunnel_id
+from hbone.proxy.tunnelwatch import watched
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
 
@@ -51,17 +52,29 @@ class Inbound:
         parties = Parties("inbound", str(peer), str(local))
         if self.handshakes >= options.max_handshakes or len(self._tunnels) >= options.max_tunnels:
             sock.close()
-            limit = "max_handshakes" if self.handshakes >= options.max_handshakes else "max_tunnels"
-            self.parts.outcomes.refused(parties, TunnelFailure("too many tunnels", why=f"the limit {limit} is reached"))
+            self.parts.outcomes.refused(parties, self._too_many())
             return
         self.handshakes += 1
         self.parts.tasks.start(self._serve(sock, peer, local, parties), name="inbound handshake")
+
+    def _too_many(self) -> TunnelFailure:
+        if self.handshakes >= self.parts.options.max_handshakes:
+            limit, setting = "max_handshakes", "max_half_open_handshakes"
+        else:
+            limit, setting = "max_tunnels", "max_inbound_tunnels"
+        return TunnelFailure(
+            "too many tunnels",
+            why=f"the limit {limit} is reached",
+            fix=f"raise `limits.{setting}`, or find out who opens so many",
+            limit=setting,
+        )
 
     async def _serve(self, sock: socket.socket, peer: SocketAddress, local: SocketAddress, parties: Parties) -> None:
         try:
             tunnel = await self._shake_hands(sock, (peer, local), parties)
         except HboneError as error:
             sock.close()
+            self.parts.tunnels.watch.failed("inbound", error)
             self.parts.outcomes.refused(parties, error)
             return
         except BaseException:
@@ -70,6 +83,7 @@ class Inbound:
         finally:
             self.handshakes -= 1
         self._tunnels.add(tunnel)
+        self.parts.tunnels.watch.opened("inbound")
         tunnel.ending = self.parts.tunnels.poller.loop.call_later(lasts_s(tunnel.link.tls), tunnel.finish)
         tunnel.link.start(tunnel)
         if self._closed:
@@ -92,7 +106,8 @@ class Inbound:
         parties.dst = party_of(served.workload, None)
         credentials = await parts.identities.fetch(served.workload.identity)
         deadline = Instant(parts.tunnels.poller.loop.time() + parts.tunnels.handshake_timeout_s)
-        tls = await TlsStream.accept(sock, credentials.contexts, deadline=deadline)
+        handshake = TlsStream.accept(sock, credentials.contexts, deadline=deadline)
+        tls = await watched(handshake, parts.tunnels.watch, "inbound", parts.tunnels.poller.loop.time)
         newest = parts.identities.current(served.workload.identity)
         if newest is not None and newest.contexts.bundle is not credentials.contexts.bundle:
             error = distrust(tls, newest.contexts.bundle)  # trust changed during the handshake
@@ -204,6 +219,8 @@ class InboundTunnel:
 
     def on_closed(self, error: HboneError | None) -> None:
         self._inbound.gone(self)
+        if error is not None:
+            self._inbound.parts.tunnels.watch.failed("inbound", error)
         if isinstance(error, PeerViolation | OutboxOverflow):
             self._log_refused(error)
 

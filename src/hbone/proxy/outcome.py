@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from hbone.discovery.model import Service, Workload
-from hbone.errors import HboneError
+from hbone.errors import HboneError, PeerViolation
 from hbone.identity.spiffe import SpiffeId
 from hbone.telemetry.access import AccessLog, AccessRecord, Direction, Party
 from hbone.telemetry.views import ConnectionView
@@ -67,6 +67,9 @@ class Counters(Protocol):
     def closed(self, parties: Parties, flag: str, received: int, sent: int) -> None:
         """`received`: client to server, `sent`: server to client, in bytes."""
 
+    def limited(self, limit: str) -> None:
+        """Something was refused because of the limit that this setting names."""
+
 
 class Outcomes:
     """Where all connections of a node end."""
@@ -105,10 +108,19 @@ class Outcomes:
         )
         self._access.complete(self._clock.wall(), record)
         self._counters.closed(parties, FLAG_NONE if error is None else error.flag, to_server, to_client)
+        if error is not None and not isinstance(error, PeerViolation):  # which is one for all of a tunnel's streams
+            self._count_limit(error)
 
     def refused(self, parties: Parties, error: HboneError) -> None:
         """A connection that came to nothing before it was admitted: a line, no traffic counters."""
         self._access.failed(self._clock.wall(), parties.src_addr, parties.dst_addr, parties.direction, str(error))
+        self._count_limit(error)
+
+    def _count_limit(self, error: HboneError) -> None:
+        """An error that came of a limit has its setting's name."""
+        limit = getattr(error, "limit", None)
+        if isinstance(limit, str):
+            self._counters.limited(limit)
 
 
 class NoCounters:
@@ -116,6 +128,7 @@ class NoCounters:
 
     def opened(self, parties: Parties) -> None: ...
     def closed(self, parties: Parties, flag: str, received: int, sent: int) -> None: ...
+    def limited(self, limit: str) -> None: ...
 
 
 def connection_view(

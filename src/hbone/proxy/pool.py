@@ -159,10 +159,12 @@ class Pool:
             if opened is None:
                 self._total -= 1
             else:
+                self._parts.watch.opened("outbound")
                 entry.tunnels.append(opened)
                 opened.ending = self._parts.poller.loop.call_later(lasts_s(opened.link.tls), self._ended, opened)
                 self._watch_idle()
             if failure is not None:
+                self._parts.watch.failed("outbound", failure)
                 self._fail(key, entry, waiting, failure)
             self._serve(key, entry)
 
@@ -214,6 +216,8 @@ class Pool:
             return  # it was never ready: whoever opens it deals with that
         entry.tunnels.remove(tunnel)
         self._total -= 1
+        if tunnel.failure is not None:
+            self._parts.watch.failed("outbound", tunnel.failure)
         if tunnel.ending is not None:
             tunnel.ending.cancel()
         self._open_if_needed(tunnel.key, entry)
@@ -310,4 +314,5 @@ def _too_many(limit: int) -> TunnelFailure:
         f"no tunnel: {limit} are open, as many as allowed",
         why="none of them is idle",
         fix="raise `limits.max_outbound_tunnels`",
+        limit="max_outbound_tunnels",
     )

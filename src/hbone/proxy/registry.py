@@ -39,6 +39,7 @@ class Registry(Members[Connection]):
             "too many connections",
             why=f"{self._limit} are carried, as many as allowed",
             fix="raise `limits.max_connections`, or find out who opens so many",
+            limit="max_connections",
         )
 
     def cut_all(self, error: HboneError) -> int:

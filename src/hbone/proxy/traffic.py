@@ -1,12 +1,25 @@
-"""Connections as the mesh's metrics count them: the labels of ambient's dashboards, a series for each distinct set."""
+"""Connections as the mesh's metrics count them: the labels of ambient's dashboards, a series for each distinct set; and
+tunnels, by direction."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from hbone.discovery.model import Service, Workload
+from hbone.errors import HboneError
 from hbone.proxy.outcome import FLAG_NONE, Parties, Side
+from hbone.telemetry.access import Direction
 from hbone.telemetry.metrics import Metrics, Traffic, Value
-from hbone.telemetry.names import SOCKETS_OPEN, STREAMS_OPEN, TUNNELS_OPEN, UNKNOWN
+from hbone.telemetry.names import (
+    HANDSHAKE_SECONDS,
+    HANDSHAKES,
+    LIMIT_REACHED,
+    SOCKETS_OPEN,
+    STREAMS_OPEN,
+    TUNNEL_FAILURES,
+    TUNNELS_OPEN,
+    TUNNELS_OPENED,
+    UNKNOWN,
+)
 from hbone.telemetry.views import TunnelView
 
 SERIES_KEPT: Final = 16_384  # look-ups remembered; the number of series is bounded where they are kept
@@ -24,6 +37,7 @@ class TrafficCounters:
         sockets = metrics.gauge(SOCKETS_OPEN)
         self._sockets: dict[str, Value] = {way: sockets.labels(name) for way, name in _REPORTERS.items()}
         self._series: dict[_Key, Traffic] = {}
+        self._limits = metrics.counter(LIMIT_REACHED)
 
     def opened(self, parties: Parties) -> None:
         self._sockets[parties.direction].value += 1
@@ -39,6 +53,9 @@ class TrafficCounters:
         if flag != FLAG_NONE:
             ended.failed += 1
 
+    def limited(self, limit: str) -> None:
+        self._limits.labels(limit).value += 1
+
     def _series_of(self, parties: Parties, flag: str) -> Traffic:
         key = (parties.direction, parties.src, parties.dst, parties.service, parties.mutual_tls, flag)
         series = self._series.get(key)
@@ -47,6 +64,26 @@ class TrafficCounters:
                 self._series.clear()
             series = self._series[key] = self._traffic.series(labels_of(parties, flag))
         return series
+
+
+class TunnelCounters:
+    """`hbone.proxy.tunnelwatch.TunnelWatch` on top of the process's metrics. A result is `ok`, or the error's class."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._opened = metrics.counter(TUNNELS_OPENED)
+        self._failures = metrics.counter(TUNNEL_FAILURES)
+        self._handshakes = metrics.counter(HANDSHAKES)
+        self._seconds = metrics.histogram(HANDSHAKE_SECONDS)
+
+    def shook_hands(self, direction: Direction, took_s: float, error: HboneError | None) -> None:
+        self._handshakes.labels(direction, "ok" if error is None else type(error).__name__).value += 1
+        self._seconds.labels(direction).observe(took_s)
+
+    def opened(self, direction: Direction) -> None:
+        self._opened.labels(direction).value += 1
+
+    def failed(self, direction: Direction, error: HboneError) -> None:
+        self._failures.labels(direction, type(error).__name__).value += 1
 
 
 def describe_tunnels(metrics: Metrics, tunnels: Callable[[], Iterable[TunnelView]]) -> None:

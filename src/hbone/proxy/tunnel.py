@@ -18,6 +18,7 @@ from hbone.protocol.settings import LocalSettings, Role
 from hbone.protocol.streams import Stream
 from hbone.proxy.identities import Credentials
 from hbone.proxy.pooling import PoolKey
+from hbone.proxy.tunnelwatch import TunnelWatch, Unwatched, watched
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
 from hbone.values import dataclass
@@ -35,6 +36,7 @@ class TunnelParts:
     limits: Limits
     dial: DialOptions
     handshake_timeout_s: float = 10.0
+    watch: TunnelWatch = Unwatched()
 
     def new_link(self, tls: TlsStream, role: Role) -> H2Link:
         settings = self.client if role is Role.CLIENT else self.server
@@ -60,6 +62,7 @@ class Tunnel:
         "_opened",
         "_ready",
         "ending",
+        "failure",
         "generation",
         "id",
         "idle_since",
@@ -82,6 +85,7 @@ class Tunnel:
         self.link = link
         self.idle_since: Instant | None = link.now()
         self.ending: asyncio.TimerHandle | None = None  # of its pool: when its certificates end
+        self.failure: HboneError | None = None  # why it ended, if not as it should
         self.retired = False  # takes no new streams, whatever the peer would allow
         self._full_at: int | None = None  # with so many streams open the peer refused another
         self._opened: Instant = link.now()
@@ -193,6 +197,7 @@ class Tunnel:
                     fix="look into its access log",
                 )
             )
+        self.failure = error
         self._gone(self)
 
 
@@ -206,7 +211,8 @@ async def open_tunnel(
     """Dial, shake hands, and wait until the peer has accepted us; raises UpstreamFailed, TlsFailure, PeerRejected …"""
     sock = await dial(parts.poller, key.peer, parts.dial)
     deadline = Instant(parts.poller.loop.time() + parts.handshake_timeout_s)
-    tls = await TlsStream.connect(sock, credentials.contexts, expected=key.expected, deadline=deadline)
+    handshake = TlsStream.connect(sock, credentials.contexts, expected=key.expected, deadline=deadline)
+    tls = await watched(handshake, parts.watch, "outbound", parts.poller.loop.time)
     tunnel = Tunnel(key, credentials.generation, parts.new_link(tls, Role.CLIENT), changed, gone)
     tunnel.link.start(tunnel)
     await tunnel.wait_ready(deadline)

@@ -131,13 +131,6 @@ HANDSHAKE_SECONDS: Final = Metric(
     unit="seconds",
     help="Time that TLS handshakes took",
 )
-CONNECT_SECONDS: Final = Metric(
-    name="hbone_connect_seconds",
-    kind=_HISTOGRAM,
-    labels=("direction",),
-    unit="seconds",
-    help="Time from an accepted connection to the first byte that could be carried",
-)
 LIMIT_REACHED: Final = Metric(
     name="hbone_limit_reached", kind=_COUNTER, labels=("limit",), help="What was refused because of a limit"
 )
@@ -193,7 +186,6 @@ METRICS: Final = (
     TUNNEL_FAILURES,
     HANDSHAKES,
     HANDSHAKE_SECONDS,
-    CONNECT_SECONDS,
     LIMIT_REACHED,
     SVID_EXPIRY,
     SVID_EXPIRY_SECONDS,

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from hbone import __version__
 from hbone.app.life import Life
+from hbone.app.mesh_metrics import describe_reloads
 from hbone.app.options import local_workloads
 from hbone.app.parts import NodeParts, subscription_to
 from hbone.app.parts import parts_from as node_parts
@@ -101,6 +102,7 @@ class Agent:
         files = None if node is None else node.files
         self._files = None if files is None else MeshFiles(files, self._replace)
         describe_process(self.metrics, __version__, logs)
+        describe_reloads(self.metrics, self._files)
 
     async def bind(self) -> None:
         """Read the files and take the ports, or none; raises UsageError. Entering does it, unless it was done."""

@@ -2,7 +2,7 @@
 
 from hbone.app.workers.totals import Totals, WholeMetrics, merged, parse
 from hbone.telemetry.metrics import Metrics
-from hbone.telemetry.names import BUILD, CONNECT_SECONDS, HANDSHAKES, SVID_EXPIRY, TUNNELS_OPEN, WORKLOADS
+from hbone.telemetry.names import BUILD, HANDSHAKE_SECONDS, HANDSHAKES, SVID_EXPIRY, TUNNELS_OPEN, WORKLOADS
 
 
 def worker(tunnels: int, handshakes: int, *, workloads: int = 7, expiry: float = 1000.5) -> Metrics:
@@ -12,7 +12,7 @@ def worker(tunnels: int, handshakes: int, *, workloads: int = 7, expiry: float =
     metrics.counter(HANDSHAKES).labels("inbound", 'a "quoted" } value').value = handshakes
     metrics.gauge(WORKLOADS).labels().value = workloads
     metrics.gauge(SVID_EXPIRY).labels("spiffe://td/ns/a/sa/b").value = expiry
-    metrics.histogram(CONNECT_SECONDS).labels("inbound").observe(0.02)
+    metrics.histogram(HANDSHAKE_SECONDS).labels("inbound").observe(0.02)
     return metrics
 
 
@@ -35,8 +35,8 @@ def test_counters_gauges_and_histograms_are_summed_and_the_others_have_their_own
     text = whole.text()
     assert value(text, 'hbone_tunnels_open{direction="inbound"}') == 7
     assert value(text, "hbone_tls_handshakes_total{") == 30
-    assert value(text, 'hbone_connect_seconds_bucket{direction="inbound",le="0.025"}') == 2
-    assert value(text, "hbone_connect_seconds_count") == 2
+    assert value(text, 'hbone_tls_handshake_seconds_bucket{direction="inbound",le="0.025"}') == 2
+    assert value(text, "hbone_tls_handshake_seconds_count") == 2
     assert value(text, "istio_build") == 1
     assert value(text, "hbone_workloads") == 7
     assert value(text, "hbone_svid_expiry_timestamp_seconds") == 1500
@@ -64,7 +64,7 @@ def test_counters_never_fall_when_a_worker_ends_and_gauges_do() -> None:
     total = totals.with_own(Metrics().text())
     assert list(total[HANDSHAKES.name].samples.values()) == [32]
     assert list(total[TUNNELS_OPEN.name].samples.values()) == [5]
-    assert total[CONNECT_SECONDS.name].samples['hbone_connect_seconds_count{direction="inbound"}'] == 3
+    assert total[HANDSHAKE_SECONDS.name].samples['hbone_tls_handshake_seconds_count{direction="inbound"}'] == 3
     totals.ended(1)
     totals.ended(1)
     assert list(totals.with_own(Metrics().text())[HANDSHAKES.name].samples.values()) == [32]

@@ -97,6 +97,11 @@ def parse_settings(payload: bytes) -> dict[int, int]:
     return dict(_SETTING.iter_unpack(payload))
 
 
+def settings_one_by_one(payload: bytes) -> list[dict[int, int]]:
+    """The same in their order, for a payload that has a number twice: each value has its effect."""
+    return [{number: value} for number, value in _SETTING.iter_unpack(payload)]
+
+
 def header_frames(stream_id: int, block: bytes, flags: int, max_bytes: int) -> bytes:
     """HEADERS, and as many CONTINUATION frames as `max_bytes` per payload makes necessary, as one piece."""
     if len(block) <= max_bytes:

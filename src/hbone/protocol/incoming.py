@@ -306,14 +306,16 @@ class IncomingFrames(SendingSide):
             return
         changed = frames.parse_settings(payload)
         before = self.peer.initial_window_bytes
-        self.peer.apply(changed, self.role)
-        self._encoder.limit_table(self.peer.header_table_bytes)
+        steps = [changed] if len(changed) * 6 == len(payload) else frames.settings_one_by_one(payload)
+        for step in steps:
+            self.peer.apply(step, self.role)
+            self._encoder.limit_table(self.peer.header_table_bytes)
         self.frame_bytes = data_frame_bytes(self.peer.max_frame_bytes)
         self.outbox.append(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
         self._events.append(SettingsReceived(changed))
-        step = self.peer.initial_window_bytes - before
-        for stream in self.streams.values() if step else ():  # §6.9.2
-            if not self._widen(stream, step):
+        more = self.peer.initial_window_bytes - before
+        for stream in self.streams.values() if more else ():  # §6.9.2
+            if not self._widen(stream, more):
                 raise _violation(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE lifts a window beyond 2^31-1")
 
     def _on_settings_ack(self) -> None:

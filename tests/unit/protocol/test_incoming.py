@@ -1,5 +1,6 @@
 """What each frame from the peer means: scripts of frames in, events and frames out."""
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -342,6 +343,26 @@ def test_the_end_of_a_stream_fits_into_a_window_below_zero() -> None:
     server.feed(h2.data(1, bytes(16_000)), h2.settings_ack())
     assert stream.recv_window < 0
     assert server.feed(h2.data(1, end=True)) == [("end", 1)]
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong", "right", "code"),
+    [(2, 2, 0, E.PROTOCOL_ERROR), (4, 2**31, 1, E.FLOW_CONTROL_ERROR), (5, 1, 16_384, E.PROTOCOL_ERROR)],
+)
+def test_a_wrong_value_is_not_excused_by_a_right_one_behind_it(number: int, wrong: int, right: int, code: E) -> None:
+    """§6.5.3: the values are processed in the order in which they appear."""
+    server = Endpoint()
+    both = struct.pack(">HLHL", number, wrong, number, right)
+    assert server.feed(h2.raw(4, 0, 0, both)) == failure(code)
+
+
+def test_the_smallest_of_several_table_sizes_is_answered() -> None:
+    """RFC 7541 §4.2: the encoder says that it went down to it, whatever it may do since."""
+    server = Endpoint()
+    server.feed(h2.raw(4, 0, 0, struct.pack(">HLHL", 1, 0, 1, 4096)), h2.headers(1))
+    server.written()
+    server.connection.send_headers(server.stream(), OK, end_stream=False)
+    assert server.written()[0].payload.startswith(b"\x20")
 
 
 def test_a_changed_initial_window_moves_those_of_open_streams(server: Endpoint) -> None:

@@ -141,6 +141,51 @@ def test_a_wrong_call_names_the_class_and_the_argument() -> None:
         Whole()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+@dataclass(frozen=True, slots=True)
+class Many(Generic[T]):
+    first: T
+    second: int
+    third: list[int] = field(default_factory=list[int])
+    fourth: str = field(default="4", kw_only=True)
+    fifth: int = field(init=False, default=5)
+    sixth: list[int] = field(init=False, default_factory=list[int])
+    seventh: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        if type(self) is not Many:
+            raise TypeError(type(self))
+        if self.second < 0:
+            raise ValueError(f"{self.first} has {self.second}")
+        object.__setattr__(self, "seventh", self.second + 5)
+
+
+def test_a_frozen_one_of_several_fields_is_filled_as_ever() -> None:
+    one, two = Many("a", 2), Many("b", 3, [1], fourth="x")
+    assert dataclasses.astuple(one) == ("a", 2, [], "4", 5, [], 7)
+    assert (two.first, two.third, two.fourth) == ("b", [1], "x")
+    assert one.third is not Many("a", 2).third
+    assert type(one) is Many
+    assert one == Many("a", second=2) != two
+    assert dataclasses.replace(one, second=4).seventh == 9
+    assert pickle.loads(pickle.dumps(two)) == copy.copy(two) == two
+
+
+def test_a_frozen_one_of_several_fields_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Many("a", 2).second = 3  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        delattr(Many("a", 2), "second")
+    with pytest.raises(ValueError, match="a has -1"):
+        Many("a", -1)
+
+
+def test_a_wrong_call_of_several_arguments_names_them() -> None:
+    with pytest.raises(TypeError, match=r"Many\.__init__\(\) missing 1 required positional argument: 'second'"):
+        Many("a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match=r"Many\.__init__\(\) got an unexpected keyword argument 'other'"):
+        Many("a", 1, other=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
 def test_forms_that_are_not_the_houses_are_the_standard_librarys() -> None:
     @dataclass(frozen=True, slots=True, order=True)
     class Ordered:

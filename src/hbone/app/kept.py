@@ -32,7 +32,7 @@ KEPT_FROM_BYTES: Final = 2_000_000
 _MODELS: Final = frozenset(
     {"hbone.discovery.model", "hbone.policy.model", "hbone.app.sources", "hbone.addr", "ipaddress"}
 )
-_PACKAGES: Final = ("app", "addr.py", "discovery", "documents", "identity", "policy")
+_PACKAGES: Final = ("app", "addr.py", "discovery", "documents", "identity", "policy", "values.py")
 
 
 class Kept(Generic[T]):

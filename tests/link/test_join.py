@@ -23,7 +23,7 @@ from hbone.identity.spiffe import SpiffeId
 from hbone.net.clock import SystemClock, system_rng
 from hbone.times import WallTime
 from tests.support.controlplane import DOMAIN, make_authority, spiffe
-from tests.support.remote import Remote, remote
+from tests.support.remote import Remote, Wanted, remote
 
 WEB, DB = spiffe("shop", "web"), spiffe("shop", "db")
 CLOCK = SystemClock()
@@ -63,6 +63,64 @@ async def test_a_control_plane_that_is_away_is_said_with_a_remedy_for_another_ma
             pass
     assert "address and port" in caught.value.fix
     assert "hbone up" not in caught.value.fix, "that would be one of this machine"
+
+
+WISH = Wish(namespace="shop", service_account="web", hbone_port=15008)
+
+
+async def until_held(registration: Registration) -> None:
+    async with asyncio.timeout(15):
+        while not registration.held:  # noqa: ASYNC110 - of the other end's making
+            await asyncio.sleep(0.01)
+
+
+async def test_a_machine_goes_on_as_what_it_was_while_the_control_plane_is_away_and_is_registered_as_that(
+    tmp_path: Path,
+) -> None:
+    async with remote(tmp_path) as up:
+        member = await joined(up, tmp_path / "vm")
+        async with Registration(member.endpoint, WISH, system_rng()) as registration:
+            granted = registration.granted
+            member.keep_grant(WISH, granted)
+        port = up.address.port
+        assert member.granted(replace(WISH, hbone_port=7)) is None
+    kept = member.granted(WISH)
+    assert kept == granted
+    async with Registration(member.endpoint, WISH, system_rng(), kept=kept) as registration:
+        assert registration.granted == granted
+        assert not registration.held
+        async with remote(tmp_path, Wanted(port=port, authority=up.authority)) as back:
+            await until_held(registration)
+            (workload,) = back.mesh.store.workloads()
+            assert (workload.name, workload.addresses) == (granted.name, granted.addresses)
+
+
+async def test_a_control_plane_that_is_silent_is_waited_for_a_moment_only_by_who_was_registered_before(
+    tmp_path: Path,
+) -> None:
+    async with remote(tmp_path) as up:
+        member = await joined(up, tmp_path / "vm")
+        async with Registration(member.endpoint, WISH, system_rng()) as registration:
+            granted = registration.granted
+    with socket.create_server(("127.0.0.1", up.address.port)):  # accepts, and says nothing
+        began = asyncio.get_running_loop().time()
+        async with Registration(member.endpoint, WISH, system_rng(), kept=granted) as registration:
+            assert registration.granted == granted
+            assert asyncio.get_running_loop().time() - began < 5
+        with pytest.raises(Unreachable, match="did not answer"):
+            async with Registration(member.endpoint, WISH, system_rng(), deadline_s=0.2):
+                pass
+
+
+async def test_a_control_plane_that_refuses_counts_more_than_what_was_kept(tmp_path: Path) -> None:
+    async with remote(tmp_path) as up:
+        member = await joined(up, tmp_path / "vm")
+        async with Registration(member.endpoint, WISH, system_rng()) as registration:
+            granted = registration.granted
+        other = replace(WISH, service_account="db")
+        with pytest.raises(ControlRefused, match="may have its own identity only"):
+            async with Registration(member.endpoint, other, system_rng(), kept=granted):
+                pass
 
 
 async def test_a_member_is_told_how_it_becomes_another(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Wanted:
     clock: Clock = field(default_factory=SystemClock)
     mesh: Mesh = field(default_factory=Mesh)
     store: TokenStore | None = None
+    port: int = 0
+    authority: CertificateAuthority | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,8 +111,8 @@ class MemoryTokens:
 async def remote(directory: Path, wanted: Wanted | None = None) -> AsyncGenerator[Remote]:
     """Up for as long as the context lasts."""
     wanted = wanted or Wanted()
-    authority, clock, mesh = make_authority(wanted.clock), wanted.clock, wanted.mesh
-    sock = bind_listener(SocketAddress.of(("127.0.0.1", 0)))
+    authority, clock, mesh = wanted.authority or make_authority(wanted.clock), wanted.clock, wanted.mesh
+    sock = bind_listener(SocketAddress.of(("127.0.0.1", wanted.port)))
     entrance = Entrance(
         trust_domain=DOMAIN,
         address=str(SocketAddress.of(sock.getsockname())),

@@ -2,7 +2,8 @@
 
 A machine that is one workload registers itself, so the mesh finds it at its address; one that is a node serves the
 workloads that the mesh places on it. Either way the machine's certificate is kept on disk (0600): it is what the next
-start proves itself with.
+start proves itself with. A machine that is one workload keeps the mesh and its registration too, and so starts again
+while the control plane is away.
 """
 
 import asyncio
@@ -23,8 +24,8 @@ from hbone.control.backoff import reconnect_after
 from hbone.control.ca_client import CaClient
 from hbone.control.join import Member, enrol, same_mesh
 from hbone.control.jwt_client import JwtClient
-from hbone.control.lease import ServiceWish, Wish
-from hbone.control.register import Granted, Registration
+from hbone.control.lease import Granted, ServiceWish, Wish
+from hbone.control.register import Registration
 from hbone.control.renew import IdentityKeeper
 from hbone.control.tokens import JoinToken
 from hbone.discovery.model import HBONE_PORT
@@ -39,6 +40,7 @@ log = logging.getLogger("hbone.node")
 Say = Callable[[list[str]], None]
 
 DIRECTORY: Final = "member"
+CACHE: Final = "cache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,17 +142,20 @@ def _inbound_port(settings: NodeSettings) -> int:
 
 
 async def _registered(undo: AsyncExitStack, member: Member, wish: Wish) -> Granted:
-    """Hold a registration for as long as `undo`. A control plane that is away is waited for."""
-    failures = 0
+    """Hold a registration for as long as `undo`. A control plane that is away is waited for, unless this machine was
+    registered before: then it goes on as what it was."""
+    failures, kept = 0, await asyncio.to_thread(member.granted, wish)
     while True:
         try:
-            registration = await undo.enter_async_context(Registration(member.endpoint, wish, system_rng()))
+            registration = await undo.enter_async_context(Registration(member.endpoint, wish, system_rng(), kept=kept))
         except Unreachable as error:
             failures += 1
             if failures == 1:
                 log.warning("control plane not reached, waiting for it", extra={"error": str(error)})
             await asyncio.sleep(reconnect_after(failures, system_rng()))
         else:
+            if registration.granted != kept:
+                await asyncio.to_thread(member.keep_grant, wish, registration.granted)
             return registration.granted
 
 
@@ -166,6 +171,8 @@ def _settings(spec: JoinSpec, member: Member, granted: Granted | None) -> NodeSe
     if granted is None:
         values["node_name"] = member.membership.node
         return NodeSettings.model_validate(values)
+    # its own key is on disk already; of what a node has, the operator decides
+    values["cache_dir"] = values["cache_dir"] or str(member.directory / CACHE)
     namespace, account = granted.spiffe_id.workload or ("", "")
     workload = f"{namespace}/{granted.name}"
     values |= {"mode": "dedicated", "workload": f"{workload}/{account}"}
@@ -191,6 +198,7 @@ async def _parts(undo: AsyncExitStack, settings: NodeSettings, member: Member, p
         source=source,
         endpoint=member.endpoint,
         jwt=JwtClient(member.endpoint) if settings.workload_socket is not None else None,
+        keeps_certificates=source is member,
         holder=member.holder,
         environment=place.environment,
         on_trust=member.trust,

@@ -95,6 +95,8 @@ class Node:
         from hbone.control.node_cache import CachedSource, NodeCache
 
         self._cache = NodeCache.open(directory)
+        if self._parts.keeps_certificates:
+            return self._parts.source
         return CachedSource(self._parts.source, self._cache, self._clock)
 
     def _for_processes(self) -> "NodeProcesses | None":

@@ -33,6 +33,7 @@ def identity_source(settings: NodeSettings, place: Place, holder: str = "") -> t
     """Who issues this node's certificates, and the control plane that also tells it the mesh, if there is one.
 
     `jwt`: who signs JWT-SVIDs for the processes here, if anybody does.
+    `keeps_certificates`: the source itself has them on disk, so nobody else need.
     `holder`: what the control plane is to know this node by, for one that takes trust bundles under that name.
 
     A CA directory when one is given, else a control plane on another machine, else the control socket, given or that
@@ -102,6 +103,7 @@ class NodeParts:
     mesh: "Mesh | None" = None
     trust: "Callable[[], Trust] | None" = None
     jwt: "JwtSource | None" = None
+    keeps_certificates: bool = False
     holder: str = ""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     allow: tuple[AccountRef, ...] = ()

@@ -21,8 +21,8 @@ from hbone.config.listen import Listen, TcpListen
 from hbone.config.model import NodeSettings
 from hbone.config.refs import AccountRef
 from hbone.control.channel import UnixEndpoint
-from hbone.control.lease import ServiceWish, Wish
-from hbone.control.register import Granted, Registration
+from hbone.control.lease import Granted, ServiceWish, Wish
+from hbone.control.register import Registration
 from hbone.errors import UsageError
 from hbone.net.clock import system_rng
 from hbone.policy.model import Action, Destination

@@ -185,7 +185,7 @@ class NodeSettings(Settings):
     )  # fmt: skip
     cache_dir: Path | None = setting(
         None, "directory where certificates with their keys, trust and the mesh are kept (mode 0600), so that a "
-        "restart works while the control plane is away; by default nothing is kept",
+        "restart works while the control plane is away; by default only `hbone join` as one workload keeps its own",
     )  # fmt: skip
     svid_ttl_s: Duration = setting(86_400.0, "lifetime asked for certificates", LIVE, env=("SECRET_TTL",), ge=1)
     workload_socket: Path | None = setting(

@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hbone.control.ca_client import CaClient
 from hbone.control.credentials import Credentials
+from hbone.control.kept_grant import document, kept_for
 from hbone.control.keys import write_whole
+from hbone.control.lease import Granted, Wish
 from hbone.control.nodes import control_identity, node_of
 from hbone.control.pinning import pinned_root
 from hbone.control.statedir import intrusions, make_private
@@ -33,7 +35,7 @@ from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 
-MEMBER, CREDENTIALS, ROOTS = "member.json", "credentials.pem", "roots.pem"
+MEMBER, CREDENTIALS, ROOTS, GRANTED = "member.json", "credentials.pem", "roots.pem", "granted.json"
 _END_OF_KEY: Final = b"-----END PRIVATE KEY-----\n"
 
 
@@ -138,6 +140,16 @@ class Member:
         self._credentials = await client.fetch(wanted)
         self.membership = replace(membership, identity=wanted)
         await asyncio.to_thread(self._keep, self._credentials)
+
+    def granted(self, wish: Wish) -> Granted | None:
+        """What this machine was granted for the same wish before; None if nothing is kept of that."""
+        try:
+            return kept_for(wish, (self.directory / GRANTED).read_bytes())
+        except OSError:
+            return None
+
+    def keep_grant(self, wish: Wish, granted: Granted) -> None:
+        self._write(GRANTED, document(wish, granted))
 
     def trust(self, bundle: TrustBundle) -> None:
         """The mesh has other roots or names now: the next connection to the control plane is judged by these."""

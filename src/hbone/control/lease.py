@@ -3,6 +3,7 @@
 from hbone.addr import IpAddress
 from hbone.discovery.model import PortMap, Service, Workload
 from hbone.errors import HboneError
+from hbone.identity.spiffe import SpiffeId
 from hbone.values import dataclass
 
 
@@ -40,6 +41,17 @@ class Wish:
     services: tuple[ServiceWish, ...] = ()
     node: str = ""
     group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """What a registration got. `hostnames` of its services, in the order of the wish."""
+
+    uid: str
+    name: str
+    addresses: tuple[IpAddress, ...]
+    spiffe_id: SpiffeId
+    hostnames: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

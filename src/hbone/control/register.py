@@ -3,53 +3,48 @@
     async with Registration(endpoint, wish, rng) as registration:
         registration.granted.addresses …
 
-It is lost with the connection, and taken again, under the same name and addresses, when the control plane is back.
+It is lost with the connection, and taken again, under the same name and addresses, when the control plane is back. A
+machine that starts while the control plane is away may go on with what it was granted before (`kept`).
 """
 
 import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
 from grpclib.client import Stream
 
-from hbone.addr import IpAddress, parse_ip
+from hbone.addr import parse_ip
 from hbone.control.backoff import reconnect_after
-from hbone.control.channel import Endpoint, calling, opened
-from hbone.control.lease import Wish
+from hbone.control.channel import ControlRefused, Endpoint, calling, opened
+from hbone.control.lease import Granted, Wish
 from hbone.errors import HboneError, Unreachable
 from hbone.identity.spiffe import SpiffeId
 from hbone.net.tasks import Tasks
 from hbone.proto.control_grpc import RegistryStub
 from hbone.proto.control_pb2 import RegisterRequest, RegisterResponse
 from hbone.times import Rng
-from hbone.values import dataclass
 
 log = logging.getLogger("hbone.control")
 
 RegisterStream = Stream[RegisterRequest, RegisterResponse]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
-    """What a registration got. `hostnames` of its services, in the order of the wish."""
-
-    uid: str
-    name: str
-    addresses: tuple[IpAddress, ...]
-    spiffe_id: SpiffeId
-    hostnames: tuple[str, ...]
+KEPT_WAIT_S: Final = 1.0  # for the control plane, where there is something to go on with
 
 
 class Registration:
     """A lease that is kept for as long as the context lasts."""
 
-    def __init__(self, endpoint: Endpoint, wish: Wish, rng: Rng, *, deadline_s: float = 10.0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, wish: Wish, rng: Rng, *, deadline_s: float = 10.0, kept: Granted | None = None
+    ) -> None:
+        """`kept`: what was granted for this wish before, to go on with if the control plane is not reached at once."""
         self._endpoint = endpoint
         self._wish = wish
         self._rng = rng
-        self._deadline_s = deadline_s
+        self._deadline_s = deadline_s if kept is None else min(deadline_s, KEPT_WAIT_S)
+        self._kept = kept
         self._tasks = Tasks("registration")
         self._first: asyncio.Future[Granted] | None = None
         self._granted: Granted | None = None
@@ -67,18 +62,21 @@ class Registration:
         return self._held
 
     async def __aenter__(self) -> Self:
-        """Raises Unreachable, or ControlRefused with the control plane's reason."""
+        """Raises Unreachable (unless something was kept), or ControlRefused with the control plane's reason."""
         self._first = asyncio.get_running_loop().create_future()
         run = partial(self._run, self._first)
-        self._tasks.keep(run, name=f"registration of {self._wish.namespace}/{self._wish.service_account}")
+        name = f"registration of {self._wish.namespace}/{self._wish.service_account}"
+        self._tasks.keep(run, name=name)
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._first
+                await asyncio.shield(self._first)
         except TimeoutError as error:
-            await self._tasks.close()
-            raise Unreachable(
-                f"the control plane at {self._endpoint} did not answer", why=f"not within {self._deadline_s:g} s"
-            ) from error
+            await self._tasks.close()  # what was asked for until now might be granted as something else
+            if not self._go_on(self._first, error):
+                raise Unreachable(
+                    f"the control plane at {self._endpoint} did not answer", why=f"not within {self._deadline_s:g} s"
+                ) from error
+            self._tasks.keep(run, name=name)
         except BaseException:
             await self._tasks.close()
             raise
@@ -100,8 +98,10 @@ class Registration:
             except HboneError as caught:
                 error = caught
             if not first.done():
-                first.set_exception(error)  # the caller must know; later failures mend themselves
-                return
+                if not _may_pass(error) or not self._go_on(first, error):
+                    first.set_exception(error)  # the caller must know; later failures mend themselves
+                    return
+                said = str(error)
             if self._held:
                 failures, said = 0, ""
             else:
@@ -111,6 +111,17 @@ class Registration:
                 said = str(error)
             self._held = False
             await asyncio.sleep(reconnect_after(failures, self._rng))
+
+    def _go_on(self, first: asyncio.Future[Granted], error: Exception) -> bool:
+        """With what was kept, if anything was; the control plane is asked for just that when it is back."""
+        kept = self._kept
+        if kept is None or first.done():
+            return False
+        log.warning("registration as it was kept", extra={"workload": kept.uid, "error": str(error)})
+        self._granted = kept
+        self._wish = replace(self._wish, name=kept.name, addresses=kept.addresses)
+        first.set_result(kept)
+        return True
 
     async def _hold(self, stream: RegisterStream, first: asyncio.Future[Granted]) -> None:
         await stream.send_message(_request(self._wish))
@@ -122,6 +133,10 @@ class Registration:
                 first.set_result(granted)
             else:
                 log.info("registered again", extra={"workload": granted.uid})
+
+
+def _may_pass(error: HboneError) -> bool:
+    return isinstance(error, Unreachable) or (isinstance(error, ControlRefused) and error.passing)
 
 
 def _request(wish: Wish) -> RegisterRequest:

@@ -189,6 +189,36 @@ async def test_streams_that_goaway_leaves_out_are_opened_elsewhere() -> None:
         assert len(server.peers) == 2
 
 
+async def test_a_peer_that_says_goaway_to_a_tunnel_that_is_just_open_costs_no_connection() -> None:
+    """Its certificate was renewed during the handshake."""
+
+    async def leave_at_once(peer: FramePeer) -> None:
+        if len(server.peers) > 1:
+            await echo_script(peer)
+            return
+        peer.send(h2frames.goaway(0))  # with the SETTINGS, before anything could be asked
+        assert "HEADERS" not in [frame.name for frame in await peer.rest()]
+
+    async with Mesh() as mesh, FrameServer(await svid_of(new_issuer(mesh), "shop/cart"), leave_at_once) as server:
+        client = await one_client(mesh, server)
+        async with await Tcp.connect(forward_of(client)) as program:
+            await talk(program)
+        assert len(server.peers) == 2
+
+
+async def test_a_peer_that_says_goaway_to_every_tunnel_is_given_up_after_three() -> None:
+    async def leave_at_once(peer: FramePeer) -> None:
+        peer.send(h2frames.goaway(0))
+        await peer.rest()
+
+    async with Mesh() as mesh, FrameServer(await svid_of(new_issuer(mesh), "shop/cart"), leave_at_once) as server:
+        client = await one_client(mesh, server)
+        async with await Tcp.connect(forward_of(client)) as program:
+            assert await program.ending() == "reset"
+        assert "closed the tunnel at once" in await client.line()
+        assert len(server.peers) == 3
+
+
 async def test_streams_run_on_after_goaway_and_new_ones_take_a_new_tunnel() -> None:
     async def leave(peer: FramePeer) -> None:
         if len(server.peers) > 1:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import field
+from typing import Final
 
 from hbone.addr import IpAddress
 from hbone.errors import HboneError, TunnelFailure
@@ -22,6 +23,9 @@ from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_st
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import Tunnel, TunnelParts, open_tunnel
 from hbone.values import dataclass
+
+OPENED_AGAIN: Final = 2
+"""Each end's certificate may be renewed during a handshake."""
 
 TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
 """Called once with a tunnel that has room for a stream right now, or with the reason why there is none."""
@@ -135,7 +139,7 @@ class Pool:
         try:
             credentials = await self._identities.fetch(key.source)
             if self._usable(entry, credentials) is None:
-                tunnel = await open_tunnel(key, credentials, self._parts, self._on_changed, self._on_gone)
+                tunnel = await self._new_tunnel(key, credentials)
                 newest = self._identities.current(key.source)
                 bundle = newest.contexts.bundle if newest is not None else credentials.contexts.bundle
                 distrusted = distrust(tunnel.link.tls, bundle)  # trust may have changed meanwhile
@@ -167,6 +171,18 @@ class Pool:
                 self._parts.watch.failed("outbound", failure)
                 self._fail(key, entry, waiting, failure)
             self._serve(key, entry)
+
+    async def _new_tunnel(self, key: PoolKey, credentials: Credentials) -> Tunnel:
+        """Where a certificate is renewed during the handshake, its owner says GOAWAY to what is just open. Nothing was
+        asked of the peer yet, so another attempt is safe; a few, since it may as well be on its way out."""
+        tunnel = await open_tunnel(key, credentials, self._parts, self._on_changed, self._on_gone)
+        for _ in range(OPENED_AGAIN):
+            connection = tunnel.link.connection
+            if not tunnel.link.closed or not (connection.going_away or connection.peer_going_away):
+                break
+            credentials = await self._identities.fetch(key.source)
+            tunnel = await open_tunnel(key, credentials, self._parts, self._on_changed, self._on_gone)
+        return tunnel
 
     def _fail(self, key: PoolKey, entry: _Entry, waiters: tuple[TunnelWaiter, ...], failure: HboneError) -> None:
         """Tell those of `waiters` that still wait."""

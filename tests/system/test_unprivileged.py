@@ -1,6 +1,7 @@
 """Everything that is promised to work without rights, as a user that has none."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +116,13 @@ def test_a_state_directory_that_is_closed_to_us_is_told(sandbox: Sandbox, comman
 def test_a_home_that_is_not_there_and_cannot_be_made_is_told_with_the_option_that_helps(sandbox: Sandbox) -> None:
     done = sandbox.run("up", env={"HOME": "/nonexistent", "HBONE_STATE_DIR": ""})
     assert_refused(done, "the state directory /nonexistent/.local/state/hbone", "give a --state-dir")
+
+
+def test_doctor_finds_loopback_addresses_that_can_be_bound_and_not_be_used(sandbox: Sandbox) -> None:
+    """As in a new network namespace: lo is there, and down."""
+    new = ("unshare", "--user", "--map-root-user", "--net")
+    if shutil.which("unshare") is None or sandbox.start_program((*new, "true")).wait().code != 0:
+        pytest.skip("needs namespaces of users (`hbone doctor` says why there are none)")
+    done = sandbox.start_program((*new, *sandbox.command, "doctor")).wait().expect(1)
+    assert "127.0.0.2 cannot be used: Network is unreachable" in done.out
+    assert "ip link set lo up" in done.out

@@ -14,17 +14,18 @@ from hbone.config.model import Listeners
 
 _INODE: Final = re.compile(r"socket:\[(\d+)\]")
 PROC: Final = Path("/proc")
+_ANSWER_S: Final = 1.0
 
 
 def loopback() -> Iterator[Finding]:
     """Several nodes on one machine, and the demo, use different addresses of 127.0.0.0/8."""
-    error = _bind_error(socket.AF_INET, ("127.0.0.2", 0))
+    error = _own_connection_error("127.0.0.2")
     if error is None:
         yield ok("loopback", "any 127.x.x.x address")
     else:
         yield failure(
             "loopback",
-            f"127.0.0.2 cannot be bound: {error.strerror}",
+            f"127.0.0.2 cannot be used: {error.strerror or 'no answer'}",
             means="the demo, and several nodes on one machine, need addresses beside 127.0.0.1",
             fix="bring up lo (`ip link set lo up`); on macOS: `sudo ifconfig lo0 alias 127.0.0.2`",
         )
@@ -136,6 +137,19 @@ def _name(process: Path) -> str:
         return (process / "comm").read_text().strip()
     except OSError:
         return "unknown"
+
+
+def _own_connection_error(ip: str) -> OSError | None:
+    """Why nothing here can connect to a listener there; while lo is down, addresses of it can be bound all the same."""
+    with socket.socket() as listener, socket.socket() as program:
+        try:
+            listener.bind((ip, 0))
+            listener.listen()
+            program.settimeout(_ANSWER_S)
+            program.connect(listener.getsockname())
+        except OSError as error:
+            return error
+    return None
 
 
 def _bind_error(family: socket.AddressFamily, address: tuple[str, int]) -> OSError | None:

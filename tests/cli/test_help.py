@@ -80,6 +80,7 @@ SLIPS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("expose", "--as", "web/client", "70000"): ("'70000' is not a port", "for example 8080 or 80:127.0.0.1:8080"),
     ("expose", "--as", "web/client", "80:example.com:80"): ("'example.com'", "for example 8080"),
     ("expose", "--as", "web/client", "--listen", "unix:/x", "80"): ("'unix:/x'", "is not ADDR:PORT"),
+    ("expose", "--as", "web/client", "80:8000", "80:8001"): ("port 80 of the mesh cannot be", "80:8000 81:8001"),
     ("up", "--nonsense"): ("no such option", "hbone up --help"),
     ("node", "--inbound"): ("'--inbound' requires an argument", "add --help to see the usage"),
     ("schema", "nodes"): ("'nodes'", "node"),

@@ -1,6 +1,7 @@
 """What commands take on their lines: identities, ports, HOST:PORT; a wrong one is told with what would be right."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,3 +119,15 @@ class ExposePortType(click.ParamType[Any]):
 
 
 EXPOSE_PORT = ExposePortType()
+
+
+def by_mesh_port(exposes: "Iterable[tuple[int, SocketAddress]]") -> "dict[int, SocketAddress]":
+    """The mesh's ports and where each leads; raises click.BadParameter for one that leads to two places."""
+    found: dict[int, SocketAddress] = {}
+    for port, local in exposes:
+        if found.setdefault(port, local) != local:
+            raise click.BadParameter(
+                f"port {port} of the mesh cannot be {found[port]} and {local}; "
+                f"give each a port of its own, for example {port}:{found[port].port} {port + 1}:{local.port}"
+            )
+    return found

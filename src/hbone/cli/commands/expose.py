@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hbone.cli.arguments import ACCOUNT, EXPOSE_PORT
+from hbone.cli.arguments import ACCOUNT, EXPOSE_PORT, by_mesh_port
 from hbone.cli.member import Member, member_options
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def expose(  # noqa: PLR0917 - one parameter for each option
     where = _listen(listen)
     spec = ExposeSpec(
         member=member.membership(),
-        ports=dict(ports),
+        ports=by_mesh_port(ports),
         allow=allow,
         name=name,
         listen=where,

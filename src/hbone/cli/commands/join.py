@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hbone.cli.arguments import EXPOSE_PORT, FORWARD, ForwardArgument
+from hbone.cli.arguments import EXPOSE_PORT, FORWARD, ForwardArgument, by_mesh_port
 
 if TYPE_CHECKING:
     from hbone.addr import IpAddress, SocketAddress
@@ -72,7 +72,7 @@ def join(
     spec = JoinSpec(
         token=token_from(token, sys.stdin.read, environment.pop(TOKEN_VARIABLE, None)),
         settings=loaded,
-        exposes=dict(exposes),
+        exposes=by_mesh_port(exposes),
         forwards=tuple((one.listen, one.target) for one in forwards),
         address=_ip(address),
         host=name,

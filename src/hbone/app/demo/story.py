@@ -94,7 +94,9 @@ async def _play(undo: AsyncExitStack, teller: Teller) -> _Played:
     seconds = time.monotonic() - started
     teller.say()
     if failed:
-        teller.say(f"{failed} of {len(CLAIMS)} claims failed ({seconds:.0f} s).")
+        teller.say(
+            f"{failed} of {len(CLAIMS)} claims failed ({seconds:.0f} s); `hbone doctor` says what this machine lacks."
+        )
     else:
         teller.say(f"All {len(CLAIMS)} claims hold ({seconds:.0f} s).")
     return _Played(stage, failed)

@@ -1,7 +1,7 @@
 """Connections out of an access log, in either layout: who really talks to whom.
 
-Both ends of a connection write a line when it ends, so the same connection may be read twice: of a pair, the end that
-saw more counts. Connections that a policy kept out, or cut, end with such a line too, and are kept apart: somebody
+Both ends of a connection write a line when it ends, so the same connection may be read twice: the end that saw more
+of them counts. Connections that a policy kept out, or cut, end with such a line too, and are kept apart: somebody
 asked for them, and nobody wanted them. What cannot be placed, such as a line of a connection that was turned away
 before it was known for whom it was, is counted and left out.
 """
@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Final, cast
 
 from hbone.addr import InvalidAddress, IpAddress, SocketAddress
@@ -78,8 +78,8 @@ class Traffic:
 def read_traffic(lines: Iterable[str]) -> Traffic:
     """Lines that are no access lines are passed over; nothing in a log is an error."""
     traffic = Traffic()
-    passed: _Counts = {}
-    denied: _Counts = {}
+    passed: _Lines = Counter()
+    denied: _Lines = Counter()
     for line in lines:
         fields = fields_of(line)
         if fields is None:
@@ -89,19 +89,30 @@ def read_traffic(lines: Iterable[str]) -> Traffic:
         if isinstance(seen, str):
             traffic.unused[seen] = traffic.unused.get(seen, 0) + 1
             continue
-        by_direction = (denied if _was_denied(fields) else passed).setdefault(seen, {})
-        direction = str(fields.get("direction"))
-        by_direction[direction] = by_direction.get(direction, 0) + 1
+        (denied if _was_denied(fields) else passed)[seen, _text(fields, "direction")] += 1
     traffic.seen, traffic.denied = _merged(passed), _merged(denied)
     return traffic
 
 
-_Counts = dict[Seen, dict[str, int]]
-"""Lines of each direction."""
+_Lines = Counter[tuple[Seen, str]]
+"""How many of each, by direction."""
 
 
-def _merged(counts: _Counts) -> dict[Seen, int]:
-    return {seen: max(by_direction.values()) for seen, by_direction in counts.items()}
+def _merged(lines: _Lines) -> dict[Seen, int]:
+    """Each connection once: as the end saw it that saw more, of equals as the inbound one, for it judges."""
+    ends: dict[Seen, dict[str, Counter[Seen]]] = {}
+    for (seen, direction), count in lines.items():
+        ends.setdefault(_agreed(seen), {}).setdefault(direction, Counter())[seen] = count
+    merged: Counter[Seen] = Counter()
+    for by_direction in ends.values():
+        merged += max(by_direction.items(), key=lambda end: (end[1].total(), end[0] == "inbound"))[1]
+    return dict(merged)
+
+
+def _agreed(seen: Seen) -> Seen:
+    """What both ends say alike. In a tunnel the inbound end sees the other proxy's address, and may know no workload
+    there."""
+    return seen if seen.identity is None else replace(seen, source_ip=seen.destination_ip, source="")
 
 
 def _was_denied(fields: Mapping[str, object]) -> bool:

@@ -54,6 +54,20 @@ def test_a_connection_that_both_ends_logged_counts_once() -> None:
     assert list(read_traffic(lines(*both)).seen.values()) == [2]
 
 
+def test_the_inbound_end_of_a_tunnel_sees_the_other_proxys_address_and_the_same_connection() -> None:
+    far = record("inbound", src=party(identity=FRONTEND.identity), src_addr="10.9.9.9:40000")
+    ((seen, count),) = read_traffic(lines(record(), far, layout="json")).seen.items()
+    assert (str(seen.source_ip), count) == ("10.9.9.9", 1)  # what the policy there was asked about
+    ((seen, count),) = read_traffic(lines(record(), record(), far)).seen.items()
+    assert (str(seen.source_ip), count) == ("127.0.0.2", 2)
+
+
+def test_two_callers_in_plaintext_stay_two() -> None:
+    plain = record("inbound", src=party(), dst_addr="127.0.0.3:8080", dst_hbone_addr=None)
+    other = plain._replace(src_addr="127.0.0.9:1", direction="outbound")
+    assert list(read_traffic(lines(plain, other)).seen.values()) == [1, 1]
+
+
 def test_plaintext_has_no_identity_and_the_port_it_went_to() -> None:
     plain = record("inbound", src=party("old-0", "web"), dst_addr="127.0.0.3:8080", dst_hbone_addr=None)
     (seen,) = read_traffic(lines(plain)).seen

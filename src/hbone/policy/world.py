@@ -11,7 +11,7 @@ from hbone.policy.compile import Compiled, compile_policies
 from hbone.policy.decide import PolicyEngine
 from hbone.policy.manifests import Policies
 from hbone.policy.match import Layer
-from hbone.policy.model import ConnectionFacts, MeshNames, Request, Subject, Transport, caller
+from hbone.policy.model import ConnectionFacts, MeshNames, Request, Subject, caller
 from hbone.values import dataclass
 
 
@@ -29,10 +29,6 @@ class Question:
     port: int
     request: Request | None = None
     sni: str = ""
-
-    @property
-    def transport(self) -> Transport:
-        return Transport.PLAINTEXT if self.identity is None else Transport.HBONE
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from hbone.policy.model import (
     Subject,
     Transport,
 )
+from hbone.policy.peerauth import Effective
 from hbone.policy.world import World, nearest_key
 from hbone.values import dataclass
 
@@ -324,14 +325,26 @@ def _plaintext_clients(world: World) -> Iterator[Finding]:
     peers = world.compiled().peers
     strict: dict[str, list[str]] = {}
     for subject in world.subjects:
-        effective = peers.of_workload(subject)
-        if subject.transport is Transport.HBONE and effective.mode is Mode.STRICT and effective.by is not None:
-            strict.setdefault(effective.by.key, []).append(subject.key)
+        for by, what in _strict_parts(subject, peers.of_workload(subject)):
+            strict.setdefault(by.key, []).append(what)
     for peer in peers.objects:
         if peer.key in strict:
             what = f"keeps out {_some(clients)}, which can only speak plaintext, from {_some(strict[peer.key])}"
             fix = "give these clients a serviceAccount and a node, or the port a PERMISSIVE exception"
             yield _peer(peer, (Level.WARNING, "plaintext-client"), (what, fix))
+
+
+def _strict_parts(subject: Subject, effective: Effective) -> Iterator[tuple[PeerAuthentication, str]]:
+    """What of a workload takes tunnels only, with who says so: all of it, or some ports."""
+    if subject.transport is not Transport.HBONE:
+        return
+    if effective.mode is Mode.STRICT and effective.by is not None:
+        yield effective.by, subject.key
+        return
+    for port in effective.exceptions:
+        by = effective.decided_by(port)
+        if by is not None:
+            yield by, f"{subject.key}:{port}"
 
 
 def _some(names: list[str]) -> str:

@@ -116,6 +116,13 @@ def test_a_strict_mesh_keeps_out_clients_without_a_node() -> None:
     assert findings(peer("p", "{mtls: {mode: PERMISSIVE}}"), workloads=f"{WORKLOADS}---{LEGACY}") == []
 
 
+def test_a_strict_port_keeps_out_clients_without_a_node_too() -> None:
+    port = peer("p", "{selector: {matchLabels: {app: cart}}, portLevelMtls: {8080: {mode: STRICT}}}")
+    (one,) = findings(port, workloads=f"{WORKLOADS}---{LEGACY}")
+    assert one.check == "plaintext-client"
+    assert "keeps out web/legacy-0, which can only speak plaintext, from shop/cart-0:8080" in one.what
+
+
 @pytest.mark.parametrize(
     ("source", "words", "fix"),
     [

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hbone.policy.lint import Finding, Level, lint
+from hbone.policy.finding import Finding, Level
+from hbone.policy.lint import lint
 from hbone.policy.model import MeshNames
 from tests.unit.policy.builders import WORKLOADS, authorization, peer, world
 

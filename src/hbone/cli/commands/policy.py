@@ -11,7 +11,7 @@ from hbone.cli.output import Command, Format, Style, emit, output_option, styled
 
 if TYPE_CHECKING:
     from hbone.policy.diff import Difference
-    from hbone.policy.lint import Finding
+    from hbone.policy.finding import Finding
     from hbone.policy.model import MeshNames
     from hbone.policy.testing import Outcome
     from hbone.policy.world import World
@@ -86,7 +86,8 @@ def check(directory: Path, strict: bool, output: Format, **mesh: Any) -> int:
     hbone policy check ./mesh
     """
     from hbone.cli.policies import load_world
-    from hbone.policy.lint import Level, lint
+    from hbone.policy.finding import Level
+    from hbone.policy.lint import lint
 
     world = load_world(directory, _names(mesh))
     findings = lint(world)

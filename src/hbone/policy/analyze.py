@@ -9,7 +9,7 @@ from typing import Final
 
 from hbone.addr import Prefix
 from hbone.identity.spiffe import SCHEME, InvalidSpiffeId, SpiffeId
-from hbone.policy.match import FIELDS, Kind, fits, written_name
+from hbone.policy.match import FIELDS, Kind, fits
 from hbone.policy.model import (
     Account,
     Caller,
@@ -21,6 +21,7 @@ from hbone.policy.model import (
     Rule,
     Value,
 )
+from hbone.policy.wording import written_name
 
 _TEXTS: Final = {Kind.PRINCIPAL, Kind.TEXT, Kind.TRUST_DOMAIN, Kind.HOST, Kind.HEADER, Kind.PATH}
 _OF_CALLER: Final = (Field.PRINCIPALS, Field.NAMESPACES, Field.SERVICE_ACCOUNTS, Field.TRUST_DOMAINS)

@@ -14,7 +14,7 @@ from hbone.documents.fields import Section, shown
 from hbone.documents.values import Array, Document, Object, Path, Tagged, Value
 from hbone.errors import InvalidConfiguration, Problem
 from hbone.policy import model
-from hbone.policy.match import FIELDS, Kind, written_name
+from hbone.policy.match import FIELDS, Kind
 from hbone.policy.model import (
     PRESENT,
     Account,
@@ -30,6 +30,7 @@ from hbone.policy.model import (
     Scope,
 )
 from hbone.policy.values import parse_prefix
+from hbone.policy.wording import written_name
 
 _T = TypeVar("_T")
 

@@ -2,9 +2,9 @@
 
 from hbone.policy.compile import l7_names
 from hbone.policy.index import ReadyRule
-from hbone.policy.match import failing
 from hbone.policy.model import Action, Authorization, Clause, ConnectionFacts, Match, Rule
 from hbone.policy.verdict import Decision, Verdict
+from hbone.policy.wording import failing
 
 
 def fitting(policy: Authorization, facts: ConnectionFacts) -> int | None:

@@ -4,7 +4,7 @@ import pytest
 
 from hbone.addr import parse_ip
 from hbone.identity.spiffe import SpiffeId
-from hbone.policy.match import FIELDS, Kind, Layer, failing, predicate, shown_values, written_name
+from hbone.policy.match import FIELDS, Kind, Layer, predicate
 from hbone.policy.model import (
     Account,
     ConnectionFacts,
@@ -18,6 +18,7 @@ from hbone.policy.model import (
     caller,
 )
 from hbone.policy.values import parse_prefix
+from hbone.policy.wording import failing, shown_values, written_name
 from tests.unit.policy.builders import constraint, facts, value
 
 

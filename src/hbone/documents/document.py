@@ -20,9 +20,12 @@ MAX_VALUES: Final = 10_000_000  # after aliases are followed; "billion laughs" i
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster, where it was built in
 _CORE: Final = "tag:yaml.org,2002:"
-_INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
-_HEX: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
-_FLOAT: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]{1,3})?|[-+]?\.[0-9]+")
+_NUMBER: Final = re.compile(
+    r"([-+]?(?:0|[1-9][0-9]{0,18}))"
+    r"|(0x[0-9a-fA-F]{1,16})"
+    r"|([-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,3})?|[-+]?\.[0-9]+)"
+)
+"""A decimal number, a hexadecimal one, or one with a fraction."""
 _WORDS: Final[Mapping[str, bool | None]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -293,13 +296,16 @@ def resolved(text: str) -> Value:
         return text
     if text in _WORDS:
         return _WORDS[text]
-    if _INT.fullmatch(text):
-        return int(text)
-    if _HEX.fullmatch(text):
-        return int(text, 16)
-    if _FLOAT.fullmatch(text) and not text.lstrip("-+").startswith("00"):
-        return float(text) if not text.lstrip("-+").isdigit() else text
-    return text
+    number = _NUMBER.fullmatch(text)
+    match number.lastindex if number is not None else 0:
+        case 1:
+            return int(text)
+        case 2:
+            return int(text, 16)
+        case 3 if not (digits := text.lstrip("-+")).startswith("00") and not digits.isdigit():
+            return float(text)
+        case _:
+            return text
 
 
 def _shown(value: object) -> str:

@@ -3,18 +3,18 @@
     from hbone.values import dataclass
 
 The standard library compiles `__init__`, `__repr__`, `__eq__`, `__hash__` and two more when a class is defined: half a
-millisecond. A node defines 250 such classes before it is ready, an eighth of a second of its start, and needs the
-methods of a third of them. Here a class with slots costs a twentieth of that to define: fields and slots are made at
-once, each method is a `_Later`, and the first look at any of them puts the standard library's own in the place of all.
-From then on the class is like any other, at the same speed. To type checkers this *is* the standard library's function.
+millisecond. A node defines 250 such classes before it is ready, an eighth of a second of its start, makes instances of
+a third of them, and compares those of a few. Here a class with slots costs a twentieth of that to define: fields and
+slots are made at once, each method is a `_Later`, and the first look at it puts the real one in its place. From then on
+the class is like any other, at the same speed. `__init__` is written here, since the standard library could not do it
+without two more; all else is its own work. To type checkers this *is* its function.
 
-A frozen class of several fields has an `__init__` of ours. The standard library's calls `object.__setattr__` for each,
-three times as dear as setting it: 5 µs for a workload, of which there may be 200,000. Ours makes the object one of a
+The standard library's `__init__` of a frozen class calls `object.__setattr__` for each field, three times as dear as
+setting it: 5 µs for a workload, of which there may be 200,000. Ours, of several fields, makes the object one of a
 subclass that can be changed, sets the fields, and gives it its class back, before `__post_init__`.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -26,7 +26,7 @@ __all__ = ["dataclass"]
 T = TypeVar("T")
 
 _WRITTEN: Final = ("__init__", "__repr__", "__eq__")
-_SEVERAL: Final = 6  # what is saved with fewer fields is not worth a second function
+_SEVERAL: Final = 6  # what is saved with fewer fields is not worth a subclass
 
 
 def _define(*, slots: bool = False, frozen: bool = False, kw_only: bool = False, **more: bool) -> Callable[[Any], Any]:
@@ -82,52 +82,97 @@ class _Later:
         self.owner = owner
 
     def __get__(self, instance: object, kind: type | None = None) -> Any:
-        _write_methods(self.owner)
+        _write(self.owner, self.name)
         method = vars(self.owner)[self.name]
         return method if instance is None else method.__get__(instance, kind)
 
 
-def _write_methods(owner: type[Any]) -> None:
-    """Put the methods of a class of the same fields where `owner` has a `_Later`."""
+def _write(owner: type[Any], name: str) -> None:
+    """Put the real methods where `owner` has a `_Later`: `__init__`, or all the others."""
+    written = {"__init__": _init_of(owner)} if name == "__init__" else _others_of(owner)
+    for one, method in written.items():
+        if isinstance(vars(owner)[one], _Later):
+            method.__qualname__ = f"{owner.__qualname__}.{one}"
+            setattr(owner, one, method)
+
+
+def _frozen(owner: type[Any]) -> bool:
+    return vars(owner).get("__setattr__") is _refuse_to_set
+
+
+def _others_of(owner: type[Any]) -> dict[str, Any]:
+    """What the standard library writes for a class of the same fields."""
     fields = [(one.name, one.type, _same(one)) for one in dataclasses.fields(owner)]
-    body = {"__post_init__": owner.__post_init__} if hasattr(owner, "__post_init__") else {}
-    frozen = vars(owner).get("__setattr__") is _refuse_to_set
-    model = dataclasses.make_dataclass(owner.__name__, fields, namespace=body, frozen=frozen)
-    for name in [name for name, method in vars(owner).items() if isinstance(method, _Later)]:
-        method = vars(model)[name]
-        if frozen and name == "__init__" and len(fields) >= _SEVERAL:
-            method = functools.wraps(method)(_filling(owner))
-        method.__qualname__ = f"{owner.__qualname__}.{name}"
-        setattr(owner, name, method)
+    model = dataclasses.make_dataclass(
+        owner.__name__,
+        fields,
+        namespace={"__doc__": owner.__doc__},
+        init=False,
+        match_args=False,
+        unsafe_hash=_frozen(owner),
+    )
+    return {name: vars(model)[name] for name in ("__repr__", "__eq__", "__hash__")}
 
 
-def _filling(owner: type[Any]) -> Callable[..., None]:
-    """`__init__` of a frozen class, as the standard library writes it for one that can be changed."""
-    known: dict[str, Any] = {"absent": object(), "owner": owner, "become": object.__setattr__}
+def _init_of(owner: type[Any]) -> Any:
+    """`__init__` of the fields: those by position, those by name, then each set as the class allows."""
+    fields = dataclasses.fields(owner)
+    known: dict[str, Any] = {"_FACTORY": _FACTORY}
+    by_place = [_parameter(one, known) for one in fields if one.init and not one.kw_only]
+    by_name = [_parameter(one, known) for one in fields if one.init and one.kw_only]
+    values = {one.name: value for one in fields if (value := _value(one, known))}
+    lines = _setting(owner, values, known)
+    if hasattr(owner, "__post_init__"):
+        lines.append("self.__post_init__()")
+    parameters = ", ".join(["self", *by_place, *(["*"] if by_name else []), *by_name])
+    exec(f"def __init__({parameters}):\n " + "\n ".join(lines or ["pass"]), known)  # noqa: S102  # names of fields only
+    written = known["__init__"]
+    written.__annotations__ = {**{one.name: one.type for one in fields if one.init}, "return": None}
+    return written
+
+
+def _parameter(one: "dataclasses.Field[Any]", known: dict[str, Any]) -> str:
+    if one.default_factory is not dataclasses.MISSING:
+        return f"{one.name}=_FACTORY"
+    if one.default is dataclasses.MISSING:
+        return one.name
+    known[f"_default_{one.name}"] = one.default
+    return f"{one.name}=_default_{one.name}"
+
+
+def _value(one: "dataclasses.Field[Any]", known: dict[str, Any]) -> str:
+    """The expression that a field is set to; empty for one that nothing is known of."""
+    if one.default_factory is not dataclasses.MISSING:
+        known[f"_make_{one.name}"] = one.default_factory
+        return f"_make_{one.name}() if {one.name} is _FACTORY else {one.name}" if one.init else f"_make_{one.name}()"
+    if one.init:
+        return one.name
+    known[f"_default_{one.name}"] = one.default
+    return "" if one.default is dataclasses.MISSING else f"_default_{one.name}"
+
+
+def _setting(owner: type[Any], values: dict[str, str], known: dict[str, Any]) -> list[str]:
+    """The lines that give each field its value: as attributes, by the slots themselves, or in a subclass."""
+    plain = [f"self.{name} = {value}" for name, value in values.items()]
+    if not _frozen(owner):
+        return plain
+    if len(values) < _SEVERAL:
+        known |= {f"_set_{name}": vars(owner)[name].__set__ for name in values}
+        return [f"_set_{name}(self, {value})" for name, value in values.items()]
     allowed = {"__slots__": (), "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
     kind: Any = type(owner)
-    known["changeable"] = kind(owner.__name__, (owner,), allowed)
-    parameters: dict[bool, list[str]] = {False: [], True: []}
-    lines = ["become(self, '__class__', changeable)"]
-    for one in dataclasses.fields(owner):
-        usual, given = f"usual_{one.name}", one.name
-        has_default, is_made = one.default is not dataclasses.MISSING, one.default_factory is not dataclasses.MISSING
-        known[usual] = one.default_factory if is_made else one.default
-        if not one.init:
-            given = f"{usual}()" if is_made else usual
-        elif is_made:
-            parameters[one.kw_only is True].append(f"{one.name}=absent")
-            given = f"{usual}() if {one.name} is absent else {one.name}"
-        else:
-            parameters[one.kw_only is True].append(f"{one.name}={usual}" if has_default else one.name)
-        if one.init or has_default or is_made:
-            lines.append(f"self.{one.name} = {given}")
-    lines += ["self.__class__ = owner", *(["self.__post_init__()"] if hasattr(owner, "__post_init__") else [])]
-    named = ["*", *parameters[True]] if parameters[True] else []
-    head = f"def __init__({', '.join(['self', *parameters[False], *named])}):"
-    exec("\n    ".join((head, *lines)), known)  # noqa: S102 - names of fields and nothing else, as in `dataclasses`
-    written: Callable[..., None] = known["__init__"]
-    return written
+    known |= {"_owner": owner, "_open": kind(owner.__name__, (owner,), allowed), "_become": object.__setattr__}
+    return ["_become(self, '__class__', _open)", *plain, "self.__class__ = _owner"]
+
+
+class _Factory:
+    """The default of a parameter whose value is made for each instance."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_FACTORY: Final = _Factory()
 
 
 def _same(one: "dataclasses.Field[Any]") -> Any:

@@ -12,7 +12,6 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from hbone.addr import SocketAddress
-from hbone.admin.endpoints import Window, window_routes
 from hbone.admin.probes import METRICS, Pending, metrics_routes, readiness_routes
 from hbone.admin.routes import Before, Routes
 from hbone.errors import UsageError
@@ -20,6 +19,7 @@ from hbone.telemetry.metrics import Metrics
 from hbone.values import dataclass
 
 if TYPE_CHECKING:
+    from hbone.admin.endpoints import Window
     from hbone.admin.http import HttpServer
 
 
@@ -41,7 +41,7 @@ LIMITS: Final = HttpLimits()
 
 async def open_window(
     sock: socket.socket,
-    window: Window,
+    window: "Window",
     *,
     metrics: Metrics | None = None,
     before: Before | None = None,
@@ -51,6 +51,8 @@ async def open_window(
 
     Raises UsageError for a socket that is not loopback or Unix: whoever reaches it controls the process.
     """
+    from hbone.admin.endpoints import window_routes
+
     require_private(sock)
     more = () if metrics is None else tuple(row.bind(metrics) for row in METRICS)
     return await _open(sock, window_routes(window, more), limits, before)

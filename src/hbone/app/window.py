@@ -209,15 +209,16 @@ class Windows:
         undo = AsyncExitStack()
         if not self._sockets:
             return undo
-        from hbone.admin.endpoints import Window
         from hbone.admin.server import open_metrics, open_readiness, open_window
 
-        window = Window(source=shown.source, levels=shown.levels)
         servers: list[HttpServer] = []
         undo.callback(self._unlink)
         undo.push_async_callback(_close_all, servers)
         try:
             if (sock := self._sockets.get("admin")) is not None:
+                from hbone.admin.endpoints import Window  # the whole table, which readiness and metrics can do without
+
+                window = Window(source=shown.source, levels=shown.levels)
                 servers.append(await open_window(sock, window, before=shown.before))
             if (sock := self._sockets.get("readiness")) is not None:
                 servers.append(await open_readiness(sock, shown.pending))

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hbone import __version__
+from hbone.cli.plugins import without_plugins
 from hbone.values import dataclass
 
 START, RUN, LOOK, IDENTITIES = "Start here", "Run", "Look", "Identities"
@@ -31,6 +32,7 @@ class Entry:
         return f"hbone.cli.commands.{self.place.partition(':')[0]}"
 
     def load(self) -> click.Command:
+        without_plugins()
         command = getattr(import_module(self.module), self.place.partition(":")[2])
         assert isinstance(command, click.Command)  # noqa: S101  # a test loads every entry
         return command

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -18,6 +19,8 @@ log = logging.getLogger("hbone.control")
 DEBOUNCE_MS: Final = 100  # as istiod: an editor or a symlink swap makes several changes of one
 LOOK_AGAIN_MS: Final = 5000
 """A change before the watch stood, or in a directory that was made a moment ago, is never announced: look anyway."""
+START_S: Final = 0.2
+"""Until the watch is set up, which takes 20 ms of importing: a process that others wait for gets ready first."""
 _POLL_MS = 1000
 _RETRY_S = 1.0
 
@@ -106,12 +109,18 @@ class FilesWatch(Generic[T]):
 
     async def run(self) -> None:
         """Watch for ever."""
+        await asyncio.sleep(START_S)
+        await asyncio.to_thread(import_module, "watchfiles")  # in a thread, so that the loop goes on
         while True:
+            await self._look()
             async for _ in self._changes():
-                # a log or an editor's swap file beside it changes too: only what is read counts
-                if await asyncio.to_thread(fingerprint, self._path) != self._seen:
-                    await self.reload()
+                await self._look()
             await asyncio.sleep(_RETRY_S)  # the directory went away, or cannot be watched
+            await self.reload()
+
+    async def _look(self) -> None:
+        """Read again if it changed; a log or an editor's swap file beside it changes too: only what is read counts."""
+        if await asyncio.to_thread(fingerprint, self._path) != self._seen:
             await self.reload()
 
     async def _changes(self) -> AsyncGenerator[None]:

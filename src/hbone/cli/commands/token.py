@@ -1,6 +1,5 @@
 """`hbone token`: join tokens."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -87,6 +86,8 @@ def revoke(token_id: str, state_dir: Path | None) -> int:
 
 
 def _ask(state_dir: Path | None, question: "Callable[[Desk], Coroutine[Any, Any, T]]") -> T:
+    import asyncio
+
     from hbone.app.place import Place
     from hbone.app.tokens import desk
 

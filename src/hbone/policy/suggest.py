@@ -5,6 +5,7 @@ One policy for each group of workloads that a selector can tell apart; in it one
 every caller that used exactly these. Callers without identity are named by address, and then only without identity.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -47,12 +48,22 @@ def suggest(traffic: Traffic, world: World) -> tuple[Suggestion, ...]:
     """By namespace and name. `world` has the workloads' labels; without them a policy is for a whole namespace."""
     used: dict[_Group, dict[_Caller, set[int]]] = {}
     for seen in traffic.seen:
-        group = _group(seen, subject_of(seen, world))
-        if group is not None:
+        group = _group(seen, world)
+        if isinstance(group, _Group):
             used.setdefault(group, {}).setdefault(_caller(seen), set()).add(seen.port)
     groups = sorted(used, key=lambda group: (group.namespace, group.labels))
     names: dict[tuple[str, str], int] = {}
     return tuple(_suggestion(group, _unique(group, names), used[group], world) for group in groups)
+
+
+def left_out(traffic: Traffic, world: World) -> Mapping[str, int]:
+    """How many connections that passed no policy is suggested for, by reason."""
+    counts: Counter[str] = Counter()
+    for seen, count in traffic.seen.items():
+        group = _group(seen, world)
+        if not isinstance(group, _Group):
+            counts[group] += count
+    return counts
 
 
 def _unique(group: _Group, names: dict[tuple[str, str], int]) -> str:
@@ -62,14 +73,23 @@ def _unique(group: _Group, names: dict[tuple[str, str], int]) -> str:
     return key[1] if count == 1 else f"{key[1]}-{count}"
 
 
-def _group(seen: Seen, subject: Subject | None) -> _Group | None:
-    if subject is None:
-        namespace = seen.workload.partition("/")[0]
-        return _Group(namespace, ()) if namespace else None
+def _group(seen: Seen, world: World) -> _Group | str:
+    """The group of the workload that was called, or why no policy can be for it alone."""
+    subject = subject_of(seen, world)
+    namespace = subject.namespace if subject is not None else seen.workload.partition("/")[0]
+    if not namespace:
+        return "to a workload that the log does not name"
+    labels = _telling_labels(subject) if subject is not None else ()
+    if not labels and namespace == world.names.root_namespace:
+        return f"to workloads of {namespace} without labels, where a policy would be for the whole mesh"
+    return _Group(namespace, labels)
+
+
+def _telling_labels(subject: Subject) -> tuple[tuple[str, str], ...]:
     for key in _TELLING:
         if key in subject.labels:
-            return _Group(subject.namespace, ((key, subject.labels[key]),))
-    return _Group(subject.namespace, tuple(sorted(subject.labels.items())))
+            return ((key, subject.labels[key]),)
+    return tuple(sorted(subject.labels.items()))
 
 
 def _caller(seen: Seen) -> _Caller:
@@ -116,11 +136,8 @@ def _notes(group: _Group, used: Mapping[_Caller, set[int]], world: World) -> Ite
         yield "for all workloads of the namespace: their labels are not known, so it allows more than was seen"
     else:
         wanted = dict(group.labels)
-        others = [
-            subject.key
-            for subject in world.subjects
-            if subject.namespace == group.namespace and wanted.items() <= subject.labels.items()
-        ]
+        reached = world.within_reach(group.namespace)
+        others = [subject.key for subject in reached if wanted.items() <= subject.labels.items()]
         if len(others) > 1:
             yield f"selects {len(others)} workloads: {', '.join(others[:5])}"
     plain = [caller.address for caller in used if not caller.principal]

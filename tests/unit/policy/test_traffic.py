@@ -8,7 +8,7 @@ import pytest
 from hbone.policy.diff import compare
 from hbone.policy.manifests import Policies
 from hbone.policy.model import MeshNames
-from hbone.policy.suggest import Suggestion, suggest
+from hbone.policy.suggest import Suggestion, left_out, suggest
 from hbone.policy.traffic import Traffic, read_traffic
 from hbone.policy.verdict import NOT_ALLOWED, Decision, Reason, Verdict
 from hbone.policy.world import World
@@ -278,6 +278,34 @@ def test_without_labels_a_policy_is_for_the_namespace() -> None:
     assert "their labels are not known" in one.notes[0]
     nameless = read_traffic(lines(record(dst=party())))
     assert suggest(nameless, nothing) == ()
+
+
+def test_nothing_is_suggested_that_would_close_the_whole_mesh() -> None:
+    """A policy without labels in the root namespace is for every workload of every namespace."""
+    gate = record(dst=party("gate-0", "istio-system"), dst_hbone_addr="10.0.0.1:80")
+    traffic = read_traffic(lines(record(), gate, gate))
+    nothing = World(names=MeshNames(), policies=Policies(), subjects=())
+    assert [one["metadata"] for one in specs(suggest(traffic, nothing))] == [
+        {"name": "allow-seen-to-shop", "namespace": "shop"}
+    ]
+    assert list(left_out(traffic, nothing).values()) == [2]
+    assert "whole mesh" in next(iter(left_out(traffic, nothing)))
+    elsewhere = World(names=MeshNames(root_namespace="mesh"), policies=Policies(), subjects=())
+    assert len(suggest(traffic, elsewhere)) == 2
+
+
+def test_a_selector_of_the_root_namespace_is_noted_to_reach_every_namespace() -> None:
+    web = "{name: frontend-0, namespace: web, labels: {app: frontend}}"
+    gate = WORKLOADS.replace(web, "{name: g, namespace: istio-system, labels: {app: cart}}")
+    (one,) = suggest(read_traffic(lines(record(dst=party("g", "istio-system")))), world(workloads=gate))
+    assert one.notes == ("selects 2 workloads: istio-system/g, shop/cart-0",)
+
+
+def test_what_no_policy_is_suggested_for_is_told() -> None:
+    nameless = read_traffic(lines(record(dst=party())))
+    assert left_out(nameless, World(names=MeshNames(), policies=Policies(), subjects=())) == {
+        "to a workload that the log does not name": 1
+    }
 
 
 def test_workloads_without_a_telling_label_are_selected_by_all_of_theirs() -> None:

@@ -324,6 +324,7 @@ def suggest(traffic: Path, manifests: Path | None, output: str, **mesh: Any) -> 
 
     from hbone.cli.policies import load_traffic, load_world
     from hbone.policy.manifests import Policies
+    from hbone.policy.suggest import left_out
     from hbone.policy.suggest import suggest as suggested
     from hbone.policy.world import World
 
@@ -342,6 +343,8 @@ def suggest(traffic: Path, manifests: Path | None, output: str, **mesh: Any) -> 
             yaml.safe_dump(one.manifest, sort_keys=False, allow_unicode=True, default_flow_style=False), nl=False
         )
     click.echo(f"{_number(len(found), 'policy', 'policies')} from {_number(seen.connections, 'connection')}", err=True)
+    for reason, count in left_out(seen, world).items():
+        click.echo(f"{_number(count, 'connection')} left out: {reason}", err=True)
     if seen.denied:
         click.echo(f"{_number(sum(seen.denied.values()), 'connection')} left out: denied by a policy", err=True)
     for reason, count in seen.unused.items():

@@ -21,14 +21,8 @@ from hbone.protocol.baggage import (
 )
 from hbone.protocol.clienthello import ClientHello, NeedMore, NotTls, parse_client_hello
 from hbone.protocol.codes import ConnectionViolation
-from hbone.protocol.connect import (
-    ConnectRequest,
-    NotConnect,
-    RequestHead,
-    parse_request,
-    parse_response,
-    request_headers,
-)
+from hbone.protocol.connect import NotConnect, RequestHead, parse_request, request_headers, response_status
+from hbone.protocol.connectrequest import ConnectRequest
 from hbone.protocol.headers import HeaderDecoder, HeaderEncoder
 from hbone.protocol.messages import fault_in_request
 from hbone.protocol.outbox import BufferPool, Outbox, OutboxOverflow
@@ -178,7 +172,7 @@ def test_no_header_value_makes_a_reader_raise(value: bytes) -> None:
     parse_baggage([value, value])
     parse_forwarded(value)
     parse_traceparent(value)
-    parse_response(((b":status", value), (b"baggage", value)))
+    response_status(((b":status", value), (b"baggage", value)))
 
 
 ADDRESSES = st.builds(SocketAddress, st.ip_addresses().map(str).map(parse_ip), st.integers(1, 65_535))

@@ -38,17 +38,17 @@ from hbone.net.listener import Listener
 from hbone.net.poller import Poller
 from hbone.net.sockets import bound_address, original_destination, peer_of, remove_socket
 from hbone.net.tasks import Tasks
+from hbone.proxy.arrivals import InboundOptions, InboundParts
 from hbone.proxy.calls import Call, OutboundParts, answer_deadlines
 from hbone.proxy.halfclose import HalfCloses
 from hbone.proxy.inbound import GOAWAY_GRACE_S, Inbound
-from hbone.proxy.inbound_stream import InboundOptions, InboundParts
 from hbone.proxy.judge import Authorize
 from hbone.proxy.outbound import Outbound
 from hbone.proxy.outcome import Counters, NoCounters, Outcomes
 from hbone.proxy.passthrough import InboundPassthrough, PlainParts
 from hbone.proxy.pool import Pool
 from hbone.proxy.registry import Registry
-from hbone.proxy.tunnel import TunnelParts
+from hbone.proxy.tunnelparts import TunnelParts
 from hbone.proxy.tunnelwatch import TunnelWatch, Unwatched
 from hbone.telemetry.access import AccessLog
 from hbone.telemetry.views import ConnectionView, ListenerView, TunnelView

@@ -15,8 +15,8 @@ from hbone.identity.spiffe import DomainNames
 from hbone.net.budget import BufferBudget
 from hbone.net.closing import Closing
 from hbone.net.dial import DialOptions
-from hbone.net.h2link import LinkParts
 from hbone.net.heartbeat import PingPolicy
+from hbone.net.linkparts import LinkParts
 from hbone.net.members import Members
 from hbone.net.poller import Poller
 from hbone.net.sockets import KeepAlive, bind_listener, bind_unix_listener
@@ -27,7 +27,7 @@ from hbone.protocol.settings import LocalSettings
 from hbone.proxy.local import DedicatedWorkload, Exposed, SharedWorkloads
 from hbone.proxy.pooling import PoolPolicy
 from hbone.proxy.served import LocalWorkloads
-from hbone.proxy.tunnel import TunnelParts
+from hbone.proxy.tunnelparts import TunnelParts
 from hbone.times import Clock
 
 

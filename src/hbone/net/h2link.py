@@ -19,18 +19,16 @@ import contextlib
 import logging
 import socket
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from hbone.errors import HboneError, PeerRejected, TlsFailure, TunnelFailure
-from hbone.net.budget import BufferBudget
-from hbone.net.closing import BRIEF, Closing
-from hbone.net.heartbeat import Heartbeat, PingPolicy
+from hbone.net.closing import BRIEF
+from hbone.net.heartbeat import Heartbeat
+from hbone.net.linkparts import LinkParts
 from hbone.net.linkwriter import LinkWriter
-from hbone.net.members import Members
 from hbone.net.owners import LinkHandler, StreamOwner
 from hbone.net.poller import Poller
-from hbone.net.tls import WANT, ReadBuffer, TlsStream
+from hbone.net.tls import WANT, TlsStream
 from hbone.protocol.connection import Http2Connection
 from hbone.protocol.events import (
     ConnectionFailed,
@@ -48,7 +46,7 @@ from hbone.protocol.events import (
 )
 from hbone.protocol.outbox import Outbox, OutboxOverflow
 from hbone.protocol.streams import Stream
-from hbone.times import Clock, Instant
+from hbone.times import Instant
 
 log = logging.getLogger("hbone.net")
 
@@ -56,18 +54,6 @@ RECORD_BYTES: Final = 16_384  # RFC 8446 §5.1: the most one TLS record carries
 BUSY_S: Final = 1e-3  # read within this long: look for more. 32 connections: 8 % more requests than with 60 µs
 READ_TURN_BYTES: Final = 262_144  # payload taken in one turn, so that one tunnel cannot keep the loop to itself
 _ESTABLISHED: Final = 1  # tcpi_state (linux/tcp_states.h)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkParts:
-    """What all links of a process share. `open`: those that live now."""
-
-    buffer: ReadBuffer
-    clock: Clock
-    pings: PingPolicy
-    closing: Closing
-    budget: BufferBudget
-    open: "Members[H2Link]"
 
 
 class H2Link(LinkWriter):
@@ -197,8 +183,8 @@ class H2Link(LinkWriter):
                             stream.owner.on_data(stream)
                     else:
                         self._dispatch(event)
-            except OutboxOverflow as error:
-                failure = error
+            except OutboxOverflow as overflow:
+                failure = overflow
             except Exception:  # a fault of ours: with the rest of the events lost, nothing here can be trusted
                 log.exception("a tunnel failed unexpectedly", extra={"peer": str(self.tls.peer)})
                 failure = TunnelFailure("the tunnel was closed", why="a fault in this proxy; its log has it")

@@ -12,14 +12,12 @@ from hbone.errors import InvalidTarget, PeerViolation
 from hbone.protocol.baggage import (
     TRACEPARENT_BYTES,
     Baggage,
-    Forwarded,
-    TraceParent,
     parse_baggage,
     parse_forwarded,
     parse_traceparent,
 )
+from hbone.protocol.connectrequest import ConnectRequest
 from hbone.protocol.headers import Field, encode_field, encode_name, encode_value
-from hbone.values import dataclass
 
 NETWORK_HEADER: Final = b"x-forwarded-network"
 MAX_AUTHORITY_BYTES: Final = 300  # a host of 253 characters, brackets, colon, port
@@ -27,28 +25,6 @@ MAX_AUTHORITY_BYTES: Final = 300  # a host of 253 characters, brackets, colon, p
 
 class NotConnect(PeerViolation):
     """A request of another method; only CONNECT is served. Attribute: `method`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectRequest:
-    """`authority`: where to. The rest describes where from, and is not to be trusted; None: not said.
-
-    `forwarded_network`: the network that the connection came from, inside a tunnel between networks; may be empty.
-    """
-
-    authority: Authority
-    baggage: Baggage | None = None
-    forwarded: Forwarded | None = None
-    traceparent: TraceParent | None = None
-    forwarded_network: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectResponse:
-    """`status`: 200 and nothing else means that bytes may flow. `baggage`: who answered."""
-
-    status: int
-    baggage: Baggage | None = None
 
 
 def request_headers(request: ConnectRequest) -> list[Field]:
@@ -158,13 +134,10 @@ def response_headers(status: int, baggage: Baggage | None = None) -> tuple[Field
     return (answer, (b"baggage", value)) if value else (answer,)
 
 
-def parse_response(headers: Iterable[Field]) -> ConnectResponse:
-    """What a response says; other headers (Envoy sends `date`, `server`) are ignored."""
-    status = 0
-    baggage: list[bytes] = []
+def response_status(headers: Iterable[Field]) -> int:
+    """200 and nothing else means that bytes may flow; 0 for no status at all. Other headers (Envoy sends `date`,
+    `server`; ztunnel who answered) are ignored."""
     for name, value in headers:
         if name == b":status":
-            status = int(value) if value.isdigit() else 0
-        elif name == b"baggage":
-            baggage.append(value)
-    return ConnectResponse(status=status, baggage=parse_baggage(baggage) if baggage else None)
+            return int(value) if len(value) == 3 and value.isdigit() else 0
+    return 0

@@ -69,8 +69,8 @@ class Http2Connection(IncomingFrames):
                 self._credit_connection()
         except ConnectionViolation as error:
             self._fail(error)
-        except OutboxOverflow as error:
-            self._fail(ConnectionViolation(ErrorCode.ENHANCE_YOUR_CALM, error.what))
+        except OutboxOverflow as overflow:
+            self._fail(ConnectionViolation(ErrorCode.ENHANCE_YOUR_CALM, overflow.what))
         self._events = _NO_EVENTS
         return events
 
@@ -162,7 +162,7 @@ class Http2Connection(IncomingFrames):
         end = start + length
         if end > len(data):
             return self._hold(data, pos, FRAME_HEADER_BYTES + length)
-        self.HANDLERS[kind](self, flags, stream_id, bytes(data[start:end]))
+        self._handle(kind, flags, stream_id, bytes(data[start:end]))
         self._fast_bytes = self.settings.max_frame_bytes if self._block is None else _NEVER
         return end
 

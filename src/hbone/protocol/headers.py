@@ -138,8 +138,8 @@ class HeaderDecoder:
         began_empty = not self._decoder.header_table.dynamic_entries
         try:
             fields = tuple((bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True))
-        except OversizedHeaderListError as error:
-            raise self._too_large() from error
+        except OversizedHeaderListError as oversized:
+            raise self._too_large() from oversized
         except HPACKError as error:
             raise ConnectionViolation(
                 ErrorCode.COMPRESSION_ERROR, f"header block cannot be decoded ({error})"

@@ -37,18 +37,17 @@ class OutboxOverflow(TunnelFailure):
     """The peer makes us answer and does not read; the connection must be dropped. Attribute: `limit_bytes`."""
 
 
-class Buffer(bytearray):
-    """A buffer with the view of itself, and the slices of it that bulk transfers use each turn."""
+class Buffer:
+    """The view of a buffer, and the slices of it that bulk transfers use each turn."""
 
     __slots__ = ("layouts", "view")
 
     def __init__(self, size: int = CAPACITY_BYTES) -> None:
-        super().__init__(size)
-        self.view = memoryview(self)
+        self.view = memoryview(bytearray(size))
         self.layouts: dict[tuple[int, int], list[memoryview]] = {}
 
     def drop(self) -> None:
-        """Undo the reference to itself, so that the memory goes back at once and not at the next collection."""
+        """Let the memory go at once, though slices may refer to each other."""
         self.layouts.clear()
         self.view = _EMPTY
 

@@ -19,8 +19,9 @@ from hbone.protocol.events import Headers
 from hbone.protocol.outbox import OutboxOverflow
 from hbone.protocol.settings import Role
 from hbone.protocol.streams import Stream
+from hbone.proxy.arrivals import Arrival, InboundParts
 from hbone.proxy.deliveries import Deliveries
-from hbone.proxy.inbound_stream import Arrival, InboundParts, InboundStream
+from hbone.proxy.inbound_stream import InboundStream
 from hbone.proxy.outcome import Parties, party_of
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import next_tunnel_id

@@ -7,73 +7,26 @@ reachable 503; and 200 only when the application's connection is up.
 """
 
 import socket
-from dataclasses import field
 from functools import partial
 
-from hbone.addr import SocketAddress, text_of
-from hbone.discovery.inbound import Deliver, InboundContext, Served
+from hbone.addr import text_of
+from hbone.discovery.inbound import Deliver
 from hbone.discovery.outcomes import Refuse
 from hbone.errors import ConnectionCut, HboneError, InvalidTarget, NoRoute
-from hbone.identity.spiffe import SpiffeId
-from hbone.net.dial import Dial, DialOptions
+from hbone.net.dial import Dial
 from hbone.net.h2link import H2Link
 from hbone.net.relay import StreamRelay
-from hbone.net.tasks import Tasks
 from hbone.protocol.codes import ErrorCode
 from hbone.protocol.connect import ReceivedRequest, parse_request, response_headers
 from hbone.protocol.events import Headers
 from hbone.protocol.proxyv2 import proxy_header
 from hbone.protocol.streams import Stream
-from hbone.proxy.deliveries import Deliveries
-from hbone.proxy.halfclose import HalfCloses
-from hbone.proxy.identities import Identities
-from hbone.proxy.judge import Authorize, Facts
+from hbone.proxy.arrivals import Arrival, InboundParts
+from hbone.proxy.judge import Facts
 from hbone.proxy.labels import baggage_of
-from hbone.proxy.outcome import Outcomes, Parties, connection_view, party_of
-from hbone.proxy.registry import Registry
-from hbone.proxy.served import LocalWorkloads
-from hbone.proxy.tunnel import TunnelParts
+from hbone.proxy.outcome import Parties, connection_view, party_of
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Instant
-from hbone.values import dataclass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboundOptions:
-    """`dial`: how applications are connected to; `max_handshakes` those in progress at once."""
-
-    dial: DialOptions = field(default_factory=DialOptions)
-    max_handshakes: int = 1024
-    max_tunnels: int = 65536
-    response_baggage: bool = True
-    context: InboundContext = field(default_factory=InboundContext)
-    authorize: Authorize | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboundParts:
-    """What the inbound side works with."""
-
-    tunnels: TunnelParts
-    identities: Identities
-    local: LocalWorkloads
-    outcomes: Outcomes
-    registry: Registry
-    tasks: Tasks
-    options: InboundOptions
-    half_closes: HalfCloses | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """The tunnel that a CONNECT came in: its number, both TCP ends, whom it is for, and who is at its far end."""
-
-    id: int
-    peer: SocketAddress
-    local: SocketAddress
-    served: Served
-    source: SpiffeId
-    deliveries: Deliveries
 
 
 class InboundStream(StreamRelay):

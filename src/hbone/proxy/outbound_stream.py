@@ -21,7 +21,7 @@ from hbone.net.relay import SMALL_READ, StreamRelay
 from hbone.net.sockets import is_own_address
 from hbone.protocol.baggage import fresh_traceparent
 from hbone.protocol.codes import ErrorCode, code_name
-from hbone.protocol.connect import parse_response
+from hbone.protocol.connect import response_status
 from hbone.protocol.events import Headers
 from hbone.protocol.streams import Stream
 from hbone.proxy.calls import Call, OutboundParts
@@ -266,9 +266,9 @@ class OutboundStream(StreamRelay):
     def on_headers(self, headers: Headers) -> None:
         if self._answered or self._closed:
             return
-        response = parse_response(headers)
-        if response.status != 200:
-            self._refused_by_peer(response.status)
+        status = response_status(headers)
+        if status != 200:
+            self._refused_by_peer(status)
             return
         self._answered = True
         self._early = None
@@ -374,18 +374,18 @@ class OutboundStream(StreamRelay):
         return connection_view(self._parties, self._started, now, carried, tunnel)
 
 
-class _NoLink:
-    """Stands for the tunnel until there is one."""
+class _NoLink(H2Link):
+    """Stands for the tunnel until there is one: closed, so there is no stream to cut."""
 
-    closed = True
-    blocked = False
+    __slots__ = ()
 
-    def reset(self, stream: object, code: int) -> None:
-        """There is no stream to cut."""
+    def __init__(self) -> None:
+        self.closed = True
+        self.blocked = False
 
 
 _NO_STREAM: Final = Stream(0)
-_NO_LINK: Final[H2Link] = _NoLink()  # type: ignore[assignment] # nothing else is asked of it before `_open`
+_NO_LINK: Final = _NoLink()
 _STATUS_WORDS: Final = {
     400: "the peer does not serve this destination",
     401: "a policy at the destination denies this connection",

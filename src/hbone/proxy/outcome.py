@@ -10,7 +10,6 @@ from hbone.identity.spiffe import SpiffeId
 from hbone.telemetry.access import AccessLog, AccessRecord, Direction, Party
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Clock, Instant
-from hbone.values import dataclass
 
 FLAG_NONE: Final = "-"
 
@@ -38,7 +37,6 @@ def party_of(workload: Workload | None, identity: SpiffeId | None) -> Side:
     return Side(workload, identity)
 
 
-@dataclass(slots=True)
 class Parties:
     """What is known of a connection's two sides; grows while it is set up.
 
@@ -46,14 +44,27 @@ class Parties:
     asked for by name or VIP. `mutual_tls`: both identities were proven.
     """
 
-    direction: Direction
-    src_addr: str
-    dst_addr: str
-    src: Side = NOBODY
-    dst: Side = NOBODY
-    hbone_addr: str | None = None
-    service: Service | None = None
-    mutual_tls: bool = False
+    __slots__ = ("direction", "dst", "dst_addr", "hbone_addr", "mutual_tls", "service", "src", "src_addr")
+
+    def __init__(  # noqa: PLR0917 -- made for each connection: by position that costs half
+        self,
+        direction: Direction,
+        src_addr: str,
+        dst_addr: str,
+        src: Side = NOBODY,
+        dst: Side = NOBODY,
+        hbone_addr: str | None = None,
+        service: Service | None = None,
+        mutual_tls: bool = False,
+    ) -> None:
+        self.direction: Direction = direction
+        self.src_addr = src_addr
+        self.dst_addr = dst_addr
+        self.src = src
+        self.dst = dst
+        self.hbone_addr = hbone_addr
+        self.service = service
+        self.mutual_tls = mutual_tls
 
     @property
     def service_host(self) -> str | None:

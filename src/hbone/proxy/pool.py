@@ -9,7 +9,6 @@ get the room that others leave, or an answer after `PoolPolicy.wait_s`.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import field
 from typing import Final
 
 from hbone.addr import IpAddress
@@ -21,8 +20,8 @@ from hbone.net.tasks import Tasks
 from hbone.proxy.identities import Credentials, Identities
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
-from hbone.proxy.tunnel import Tunnel, TunnelParts, open_tunnel
-from hbone.values import dataclass
+from hbone.proxy.tunnel import Tunnel, open_tunnel
+from hbone.proxy.tunnelparts import TunnelParts
 
 OPENED_AGAIN: Final = 2
 """Each end's certificate may be renewed during a handshake."""
@@ -31,13 +30,15 @@ TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
 """Called once with a tunnel that has room for a stream right now, or with the reason why there is none."""
 
 
-@dataclass(slots=True)
 class _Entry:
     """What the pool holds for one key."""
 
-    tunnels: list[Tunnel] = field(default_factory=list)
-    waiting: deque[TunnelWaiter] = field(default_factory=deque)
-    opening: int = 0
+    __slots__ = ("opening", "tunnels", "waiting")
+
+    def __init__(self) -> None:
+        self.tunnels: list[Tunnel] = []
+        self.waiting: deque[TunnelWaiter] = deque()
+        self.opening = 0
 
 
 class Pool:

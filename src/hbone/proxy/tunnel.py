@@ -5,44 +5,19 @@ from collections.abc import Callable
 from itertools import count
 
 from hbone.errors import HboneError, TunnelFailure
-from hbone.net.dial import DialOptions, dial
-from hbone.net.h2link import H2Link, LinkParts
-from hbone.net.poller import Poller
+from hbone.net.dial import dial
+from hbone.net.h2link import H2Link
 from hbone.net.tls import TlsStream
 from hbone.protocol.codes import ErrorCode, StreamViolation
-from hbone.protocol.connection import Http2Connection
 from hbone.protocol.events import Headers
-from hbone.protocol.limits import Limits
-from hbone.protocol.outbox import BufferPool, Outbox, OutboxOverflow
-from hbone.protocol.settings import LocalSettings, Role
+from hbone.protocol.outbox import OutboxOverflow
+from hbone.protocol.settings import Role
 from hbone.protocol.streams import Stream
 from hbone.proxy.identities import Credentials
 from hbone.proxy.pooling import PoolKey
-from hbone.proxy.tunnelwatch import TunnelWatch, Unwatched, watched
+from hbone.proxy.tunnelparts import TunnelParts
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
-from hbone.values import dataclass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TunnelParts:
-    """What all tunnels of a process share: the sockets' poller, buffers, and what HTTP/2 announces."""
-
-    poller: Poller
-    link: LinkParts
-    buffers: BufferPool
-    client: LocalSettings
-    server: LocalSettings
-    limits: Limits
-    dial: DialOptions
-    handshake_timeout_s: float = 10.0
-    watch: TunnelWatch = Unwatched()
-
-    def new_link(self, tls: TlsStream, role: Role) -> H2Link:
-        settings = self.client if role is Role.CLIENT else self.server
-        outbox = Outbox(self.buffers)
-        return H2Link(self.poller, tls, Http2Connection(role, settings, self.limits, outbox), outbox, self.link)
-
 
 _ids = count(1)
 

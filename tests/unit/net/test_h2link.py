@@ -12,8 +12,9 @@ from hbone.errors import HboneError
 from hbone.net.budget import BufferBudget
 from hbone.net.clock import SystemClock
 from hbone.net.closing import Closing
-from hbone.net.h2link import H2Link, LinkParts
+from hbone.net.h2link import H2Link
 from hbone.net.heartbeat import PingPolicy
+from hbone.net.linkparts import LinkParts
 from hbone.net.members import Members
 from hbone.net.poller import Poller
 from hbone.net.tls import ReadBuffer, TlsStream

@@ -7,7 +7,8 @@ import pytest
 
 from hbone.errors import UsageError
 from hbone.protocol.codes import ConnectionViolation, ErrorCode
-from hbone.protocol.limits import Limits, Meters, Rate
+from hbone.protocol.limits import Limits, Rate
+from hbone.protocol.meters import Meters
 from hbone.times import Instant
 
 

@@ -29,7 +29,7 @@ from hbone.identity.verify import (
     UntrustedRoot,
     WrongUsage,
 )
-from hbone.net import tlsbinding
+from hbone.net import handshake, tlsbinding
 from hbone.net.clock import SystemClock
 from hbone.net.tls import TlsStream
 from hbone.net.tlsalert import ConnectionLost, HandshakeTimeout, NoCommonProtocol, NotTls, PeerRefusedUs
@@ -266,7 +266,7 @@ async def test_a_handshake_that_nobody_judges_is_refused_without_noise(
     far.setblocking(False)
     unjudged = SSL.Connection(good.server, far)
     unjudged.set_accept_state()
-    connecting = asyncio.ensure_future(TlsStream.connect(near, good, expected=None, deadline=soon()))
+    connecting = asyncio.ensure_future(handshake.connect(near, good, expected=None, deadline=soon()))
     with pytest.raises(SSL.Error, match="certificate verify failed"):
         while True:
             with contextlib.suppress(SSL.WantReadError):
@@ -285,7 +285,7 @@ async def serve(ours: TlsContexts, context: ssl.SSLContext) -> tuple[TlsStream |
     near, far = tcp_pair()
     seeing = asyncio.ensure_future(stranger(near, context))
     try:
-        stream: TlsStream | HboneError = await TlsStream.accept(far, ours, deadline=soon())
+        stream: TlsStream | HboneError = await handshake.accept(far, ours, deadline=soon())
     except HboneError as error:
         stream = error
     if isinstance(stream, TlsStream):
@@ -346,7 +346,7 @@ async def test_a_server_that_does_not_agree_on_h2_is_refused(
     context = stranger_context(ssl.Purpose.CLIENT_AUTH, tmp_path, ROOT_A.svid(TILL), alpn=alpn)
     seeing = asyncio.ensure_future(stranger(far, context, server_side=True))
     with pytest.raises(TlsFailure) as caught:
-        await TlsStream.connect(near, contexts(ROOT_A.svid(CART)), expected=None, deadline=soon())
+        await handshake.connect(near, contexts(ROOT_A.svid(CART)), expected=None, deadline=soon())
     assert "h2" in str(caught.value) or "protocol" in str(caught.value)
     assert (await seeing).data == b""
     assert either_binding
@@ -358,7 +358,7 @@ async def test_a_server_of_tls_1_2_is_refused(good: TlsContexts, tmp_path: Path)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     seeing = asyncio.ensure_future(stranger(far, context, server_side=True))
     with pytest.raises(PeerRefusedUs, match=r"protocol_version.*TLS 1\.3"):
-        await TlsStream.connect(near, good, expected=None, deadline=soon())
+        await handshake.connect(near, good, expected=None, deadline=soon())
     assert (await seeing).error == "UNSUPPORTED_PROTOCOL"
 
 
@@ -384,7 +384,7 @@ async def test_what_is_not_tls_is_named(sent: bytes, kind: type[TlsFailure], sai
     near.sendall(sent)
     near.shutdown(socket.SHUT_WR)
     with pytest.raises(kind) as caught:
-        await TlsStream.accept(far, contexts(ROOT_A.svid(CART)), deadline=soon())
+        await handshake.accept(far, contexts(ROOT_A.svid(CART)), deadline=soon())
     assert said in str(caught.value)
     assert caught.value.fix
     assert far.fileno() == -1
@@ -396,7 +396,7 @@ async def test_a_plain_answer_is_not_taken_for_a_server(good: TlsContexts) -> No
     near, far = tcp_pair()
     far.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with pytest.raises(NotTls):
-        await TlsStream.connect(near, good, expected=None, deadline=soon())
+        await handshake.connect(near, good, expected=None, deadline=soon())
     far.close()
 
 
@@ -405,14 +405,14 @@ async def test_a_reset_in_the_handshake_is_a_lost_connection(good: TlsContexts, 
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     far.close()
     with pytest.raises(ConnectionLost):
-        await TlsStream.connect(near, contexts(ROOT_A.svid(CART)), expected=None, deadline=soon())
+        await handshake.connect(near, contexts(ROOT_A.svid(CART)), expected=None, deadline=soon())
     assert either_binding
 
 
 async def test_a_silent_peer_is_given_up_at_the_deadline(good: TlsContexts) -> None:
     near, far = tcp_pair()
     with pytest.raises(HandshakeTimeout, match="not done in time"):
-        await TlsStream.accept(far, good, deadline=soon(0.05))
+        await handshake.accept(far, good, deadline=soon(0.05))
     assert far.fileno() == -1
     assert near.recv(1) == b""
     near.close()
@@ -420,7 +420,7 @@ async def test_a_silent_peer_is_given_up_at_the_deadline(good: TlsContexts) -> N
 
 async def test_a_cancelled_handshake_closes_its_socket(good: TlsContexts) -> None:
     near, far = tcp_pair()
-    task = asyncio.ensure_future(TlsStream.accept(far, good, deadline=soon()))
+    task = asyncio.ensure_future(handshake.accept(far, good, deadline=soon()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -433,7 +433,7 @@ async def test_resumption_is_not_offered(good: TlsContexts, tmp_path: Path) -> N
     context = stranger_context(ssl.Purpose.SERVER_AUTH, tmp_path, ROOT_A.svid(TILL))
     _, first = await serve(good, context)
     near, far = tcp_pair()
-    accepting = asyncio.ensure_future(TlsStream.accept(far, good, deadline=soon()))
+    accepting = asyncio.ensure_future(handshake.accept(far, good, deadline=soon()))
     seeing = asyncio.ensure_future(stranger(near, context, session=first.session))
     stream = await accepting
     assert str(stream.peer) == TILL, "a full handshake with a certificate, whatever the client brought along"
@@ -447,7 +447,7 @@ async def test_a_servers_session_tickets_do_not_disturb(good: TlsContexts, tmp_p
     context = stranger_context(ssl.Purpose.CLIENT_AUTH, tmp_path, ROOT_A.svid(TILL))
     assert context.num_tickets == 2
     seeing = asyncio.ensure_future(stranger(far, context, server_side=True))
-    stream = await TlsStream.connect(near, good, expected=frozenset({SpiffeId.parse(TILL)}), deadline=soon())
+    stream = await handshake.connect(near, good, expected=frozenset({SpiffeId.parse(TILL)}), deadline=soon())
     assert await read(stream) == b"hello"
     stream.write(memoryview(b"bye"))
     stream.shutdown()
@@ -461,7 +461,7 @@ async def test_the_client_names_no_server(good: TlsContexts, tmp_path: Path) -> 
     context = stranger_context(ssl.Purpose.CLIENT_AUTH, tmp_path, ROOT_A.svid(TILL))
     context.sni_callback = lambda _sock, name, _context: names.append(name)
     seeing = asyncio.ensure_future(stranger(far, context, server_side=True))
-    stream = await TlsStream.connect(near, good, expected=None, deadline=soon())
+    stream = await handshake.connect(near, good, expected=None, deadline=soon())
     stream.shutdown()
     stream.close()
     await seeing

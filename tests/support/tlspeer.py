@@ -11,6 +11,7 @@ from typing import Any
 from hbone.errors import HboneError
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.svid import X509Svid
+from hbone.net import handshake
 from hbone.net.tls import WANT, ReadBuffer, TlsStream
 from hbone.net.tlscontext import TlsContexts
 from hbone.times import Instant
@@ -58,8 +59,8 @@ async def meet(client: TlsContexts, server: TlsContexts, *, expected: frozenset[
             return error
 
     first, second = await asyncio.gather(
-        ours(TlsStream.connect(near, client, expected=wanted, deadline=soon())),
-        ours(TlsStream.accept(far, server, deadline=soon())),
+        ours(handshake.connect(near, client, expected=wanted, deadline=soon())),
+        ours(handshake.accept(far, server, deadline=soon())),
     )
     return Meeting(first, second)
 
@@ -74,7 +75,7 @@ async def refused_client(client: TlsContexts, server: TlsContexts) -> tuple[Hbon
 
     async def connect() -> HboneError | None:
         try:
-            stream = await TlsStream.connect(near, client, expected=wanted, deadline=soon())
+            stream = await handshake.connect(near, client, expected=wanted, deadline=soon())
         except HboneError as error:
             return error
         try:
@@ -87,7 +88,7 @@ async def refused_client(client: TlsContexts, server: TlsContexts) -> tuple[Hbon
 
     async def accept() -> HboneError | None:
         try:
-            stream = await TlsStream.accept(far, server, deadline=soon())
+            stream = await handshake.accept(far, server, deadline=soon())
         except HboneError as error:
             return error
         stream.shutdown()

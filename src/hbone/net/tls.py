@@ -1,11 +1,10 @@
-"""TLS on a non-blocking socket: handshake, reads and writes on the caller's memory, close.
+"""TLS on a non-blocking socket: the steps of a handshake, reads and writes on the caller's memory, close.
 
-After the handshake there is nothing asynchronous here: `read_into` and `write` say WANT when the socket is not ready,
+Nothing here waits (`handshake` does): `read_into` and `write` say WANT when the socket is not ready,
 and the caller watches `fd`. Every byte of every tunnel passes through these two, so they do nothing but call OpenSSL;
 `PortableTlsStream` does the same through pyOpenSSL's public API, where the binding lacks what we need.
 """
 
-import asyncio
 import os
 import socket
 from typing import Any, Final, cast
@@ -18,14 +17,11 @@ from hbone.errors import HboneError
 from hbone.identity.spiffe import SpiffeId
 from hbone.identity.verify import NoCertificate, PeerSide
 from hbone.net import tlsbinding
-from hbone.net.tlsalert import HandshakeTimeout, NoCommonProtocol, failure_from, lost
+from hbone.net.tlsalert import NoCommonProtocol, failure_from, lost
 from hbone.net.tlscontext import ALPN, Judgement, TlsContexts
-from hbone.times import Instant
 
 WANT: Final = -1
 READ_BUFFER_BYTES = 320 * 1024  # one loop turn's reads (256 KiB) and then some
-LINGER_S = 0.5  # how long a refused peer has to take the alert, before close() might reset it away
-LINGER_BYTES = 256 * 1024
 
 _WANT_READ = tlsbinding.WANT_READ
 _WANT_WRITE = tlsbinding.WANT_WRITE
@@ -44,18 +40,18 @@ class ReadBuffer:
 
 
 class TlsStream:
-    """One mutually authenticated TLS 1.3 connection. Made by `accept` or `connect`.
+    """One mutually authenticated TLS 1.3 connection. Made by `handshake`.
 
     `peer` is the identity that the far end proved, `peer_chain` the certificates it did it with (leaf first).
     `contexts` is the generation of our own certificate and roots that it was made with.
     """
 
     __slots__ = (
-        "_connection",
         "_read",
         "_ssl",
         "_write",
         "cipher",
+        "connection",
         "contexts",
         "fd",
         "group",
@@ -73,93 +69,23 @@ class TlsStream:
     group: str
 
     def __init__(self, sock: socket.socket, contexts: TlsContexts, side: PeerSide) -> None:
-        """`side` is the peer's. Use `accept` or `connect`."""
+        """`side` is the peer's. Use `handshake.accept` or `handshake.connect`."""
         self.sock = sock
         self.fd = sock.fileno()
         self.contexts = contexts
         self.side = side
-        self._connection = SSL.Connection(contexts.server if side is PeerSide.CLIENT else contexts.client, sock)
+        self.connection = SSL.Connection(contexts.server if side is PeerSide.CLIENT else contexts.client, sock)
         if side is PeerSide.CLIENT:
-            self._connection.set_accept_state()
+            self.connection.set_accept_state()
         else:
-            self._connection.set_connect_state()
-        self._ssl = tlsbinding.pointer_of(self._connection)
+            self.connection.set_connect_state()
+        self._ssl = tlsbinding.pointer_of(self.connection)
         self._read: Any = getattr(tlsbinding.lib, "SSL_read", None)
         self._write: Any = getattr(tlsbinding.lib, "SSL_write", None)
 
     # --- handshake ------------------------------------------------------------------------------------------
 
-    @classmethod
-    async def accept(
-        cls,
-        sock: socket.socket,
-        contexts: TlsContexts,
-        *,
-        deadline: Instant,
-        expected: frozenset[SpiffeId] | None = None,
-    ) -> "TlsStream":
-        """Serve TLS to the client at `sock`, which may be of any trusted domain unless `expected` is given."""
-        return await cls.handshake(sock, contexts, side=PeerSide.CLIENT, expected=expected, deadline=deadline)
-
-    @classmethod
-    async def connect(
-        cls,
-        sock: socket.socket,
-        contexts: TlsContexts,
-        *,
-        expected: frozenset[SpiffeId] | None,
-        deadline: Instant,
-    ) -> "TlsStream":
-        """Speak TLS to the server at the connected `sock`, which must prove one of the `expected` identities."""
-        return await cls.handshake(sock, contexts, side=PeerSide.SERVER, expected=expected, deadline=deadline)
-
-    @classmethod
-    async def handshake(
-        cls,
-        sock: socket.socket,
-        contexts: TlsContexts,
-        *,
-        side: PeerSide,
-        expected: frozenset[SpiffeId] | None,
-        deadline: Instant,
-    ) -> "TlsStream":
-        """`side` is what the *peer* is. Takes `sock` over: when this raises, it is closed.
-
-        Raises PeerRejected for a peer that we do not accept, TlsFailure for anything else, HandshakeTimeout (one of
-        those) when `deadline` (of the event loop's clock) passes.
-        """
-        sock.setblocking(False)
-        judgement = contexts.judgement(side=side, expected=expected)
-        kind = cls if tlsbinding.NATIVE or cls is not TlsStream else PortableTlsStream
-        stream = kind(sock, contexts, side)
-        contexts.begin(stream._connection, judgement)
-        try:
-            await stream._negotiate(judgement, deadline)
-            stream._finish(judgement)
-        except BaseException as error:
-            try:
-                if isinstance(error, HboneError) and not isinstance(error, HandshakeTimeout):
-                    await _linger(sock, deadline)
-            finally:
-                sock.close()
-            raise
-        finally:
-            contexts.end(stream._connection)
-        return stream
-
-    async def _negotiate(self, judgement: Judgement, deadline: Instant) -> None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                while (want := self._step(judgement)) != 0:
-                    await _ready(self.fd, want)
-        except TimeoutError as error:
-            raise HandshakeTimeout(
-                "the TLS handshake was not done in time",
-                why="the peer stopped answering in the middle of it",
-                fix="check that the port is an HBONE port and that the path carries large packets (MTU)",
-            ) from error
-
-    def _step(self, judgement: Judgement) -> int:
+    def step(self, judgement: Judgement) -> int:
         """Go on with the handshake: 0 when done, else what to wait for."""
         lib = tlsbinding.lib
         lib.ERR_clear_error()  # SSL_get_error looks at the thread's queue, whoever filled it
@@ -172,9 +98,9 @@ class TlsStream:
         failure = self._failure(error)
         raise judgement.error or failure
 
-    def _finish(self, judgement: Judgement) -> None:
+    def finish(self, judgement: Judgement) -> None:
         """What must hold before a byte is exchanged; raises otherwise."""
-        connection = self._connection
+        connection = self.connection
         if judgement.error is not None:
             raise judgement.error
         if judgement.peer is None:
@@ -238,7 +164,7 @@ class TlsStream:
     def shutdown(self) -> None:
         """Send TLS's goodbye (close_notify) if the socket takes it; not waiting for the peer's."""
         try:
-            self._connection.shutdown()
+            self.connection.shutdown()
         except SSL.Error:
             pass  # the connection is past saying anything
 
@@ -255,9 +181,9 @@ class PortableTlsStream(TlsStream):
 
     __slots__ = ()
 
-    def _step(self, judgement: Judgement) -> int:
+    def step(self, judgement: Judgement) -> int:
         try:
-            self._connection.do_handshake()
+            self.connection.do_handshake()
         except SSL.WantReadError:
             return _WANT_READ
         except SSL.WantWriteError:
@@ -273,13 +199,13 @@ class PortableTlsStream(TlsStream):
 
     def certificates(self) -> list[x509.Certificate]:
         """What the peer presented."""
-        leaf = self._connection.get_peer_certificate(as_cryptography=True)
-        chain = self._connection.get_peer_cert_chain(as_cryptography=True) or []  # a server's is without the leaf
+        leaf = self.connection.get_peer_certificate(as_cryptography=True)
+        chain = self.connection.get_peer_cert_chain(as_cryptography=True) or []  # a server's is without the leaf
         return [leaf, *(certificate for certificate in chain if certificate != leaf)] if leaf else []
 
     def read_into(self, buffer: ReadBuffer, offset: int) -> int:
         try:
-            return self._connection.recv_into(buffer.view[offset:])
+            return self.connection.recv_into(buffer.view[offset:])
         except (SSL.WantReadError, SSL.WantWriteError):
             return WANT
         except SSL.ZeroReturnError:
@@ -289,7 +215,7 @@ class PortableTlsStream(TlsStream):
 
     def write(self, view: memoryview) -> int:
         try:
-            return self._connection.send(view)
+            return self.connection.send(view)
         except (SSL.WantReadError, SSL.WantWriteError):
             return WANT
         except SSL.Error as error:
@@ -304,45 +230,3 @@ def _portable_failure(error: SSL.Error) -> HboneError:
         return lost("it said goodbye")
     queue = cast("list[tuple[str, str, str]]", error.args[0] if error.args else [])  # (library, function, reason)
     return failure_from([reason for _, _, reason in queue])
-
-
-async def _ready(fd: int, want: int) -> None:
-    """Wait until `fd` can be read (WANT_READ) or written."""
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    if want == _WANT_READ:
-        loop.add_reader(fd, wake)
-    else:
-        loop.add_writer(fd, wake)
-    try:
-        await ready
-    finally:
-        if want == _WANT_READ:
-            loop.remove_reader(fd)
-        else:
-            loop.remove_writer(fd)
-
-
-async def _linger(sock: socket.socket, deadline: Instant) -> None:
-    """Give the peer the time to read our alert: closing with its bytes unread would reset the alert away."""
-    loop = asyncio.get_running_loop()
-    taken = 0
-    try:
-        sock.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout_at(min(loop.time() + LINGER_S, deadline)):
-            while taken < LINGER_BYTES:
-                try:
-                    got = len(sock.recv(65536))
-                except BlockingIOError:
-                    await _ready(sock.fileno(), _WANT_READ)
-                    continue
-                if got == 0:
-                    return
-                taken += got
-    except (OSError, TimeoutError):
-        pass  # it is gone, or too slow: either way there is nothing more to tell it

@@ -11,9 +11,9 @@ from hbone.addr import SocketAddress
 from hbone.errors import HboneError, NoRoute, PeerViolation, TunnelFailure
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId
+from hbone.net import handshake
 from hbone.net.h2link import H2Link
 from hbone.net.sockets import local_of, peer_of
-from hbone.net.tls import TlsStream
 from hbone.protocol.codes import StreamViolation
 from hbone.protocol.events import Headers
 from hbone.protocol.outbox import OutboxOverflow
@@ -107,8 +107,8 @@ class Inbound:
         parties.dst = party_of(served.workload, None)
         credentials = await parts.identities.fetch(served.workload.identity)
         deadline = Instant(parts.tunnels.poller.loop.time() + parts.tunnels.handshake_timeout_s)
-        handshake = TlsStream.accept(sock, credentials.contexts, deadline=deadline)
-        tls = await watched(handshake, parts.tunnels.watch, "inbound", parts.tunnels.poller.loop.time)
+        shaking = handshake.accept(sock, credentials.contexts, deadline=deadline)
+        tls = await watched(shaking, parts.tunnels.watch, "inbound", parts.tunnels.poller.loop.time)
         newest = parts.identities.current(served.workload.identity)
         if newest is not None and newest.contexts.bundle is not credentials.contexts.bundle:
             error = distrust(tls, newest.contexts.bundle)  # trust changed during the handshake

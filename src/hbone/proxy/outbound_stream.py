@@ -6,12 +6,11 @@ that a request which the peer provably did not act on (REFUSED_STREAM, RFC 9113 
 a peer may have acted on is never repeated.
 """
 
-import asyncio
 import socket
 from functools import partial
 from typing import Final
 
-from hbone.addr import parse_ip, text_of
+from hbone.addr import IpAddress, text_of
 from hbone.discovery.outcomes import Cause, Passthrough, Refuse, Resolve, ThroughTunnel, ThroughWaypoint
 from hbone.discovery.plan import plan_outbound
 from hbone.discovery.request import OutboundContext
@@ -28,6 +27,7 @@ from hbone.proxy.calls import Call, OutboundParts
 from hbone.proxy.entry import turn_away
 from hbone.proxy.outcome import Parties, connection_view, party_of
 from hbone.proxy.passthrough import PlainConnection
+from hbone.proxy.resolve import look_up
 from hbone.proxy.tunnel import Tunnel
 from hbone.proxy.ways import Way
 from hbone.telemetry.views import ConnectionView
@@ -99,19 +99,17 @@ class OutboundStream(StreamRelay):
             case Passthrough():
                 self._pass_through(plan)
             case Resolve():
-                parts.tasks.start(self._resolve(plan), name=f"look up {plan.host}")
+                self._resolve(plan)
             case Refuse():
                 self._give_up(self._failure if plan.cause is Cause.NO_UPSTREAM and self._failure else plan.error())
 
-    async def _resolve(self, plan: Resolve) -> None:
+    def _resolve(self, plan: Resolve) -> None:
         parts = self._parts
-        look_up = parts.poller.loop.getaddrinfo(plan.host, None, family=parts.family, type=socket.SOCK_STREAM)
-        try:
-            async with asyncio.timeout(parts.plain.dial.timeout_s):  # part of connecting
-                found = await look_up
-            addresses = tuple(dict.fromkeys(parse_ip(str(info[4][0]).partition("%")[0]) for info in found))
-        except (OSError, TimeoutError):
-            addresses = ()
+        then = partial(self._resolved, plan)
+        looking = look_up(plan.host, parts.family, parts.plain.dial.timeout_s, then)  # part of connecting
+        parts.tasks.start(looking, name=f"look up {plan.host}")
+
+    def _resolved(self, plan: Resolve, addresses: tuple[IpAddress, ...]) -> None:
         if not self.closed:
             self._context = self._context.resolved(plan, addresses)
             self._attempts -= 1  # still the same one

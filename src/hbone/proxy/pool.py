@@ -18,9 +18,10 @@ from hbone.identity.spiffe import SpiffeId
 from hbone.net.deadlines import Deadlines
 from hbone.net.tasks import Tasks
 from hbone.proxy.identities import Credentials, Identities
+from hbone.proxy.opening import open_tunnel
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
-from hbone.proxy.tunnel import Tunnel, open_tunnel
+from hbone.proxy.tunnel import Tunnel
 from hbone.proxy.tunnelparts import TunnelParts
 
 OPENED_AGAIN: Final = 2

@@ -5,17 +5,12 @@ from collections.abc import Callable
 from itertools import count
 
 from hbone.errors import HboneError, TunnelFailure
-from hbone.net.dial import dial
 from hbone.net.h2link import H2Link
-from hbone.net.tls import TlsStream
 from hbone.protocol.codes import ErrorCode, StreamViolation
 from hbone.protocol.events import Headers
 from hbone.protocol.outbox import OutboxOverflow
-from hbone.protocol.settings import Role
 from hbone.protocol.streams import Stream
-from hbone.proxy.identities import Credentials
 from hbone.proxy.pooling import PoolKey
-from hbone.proxy.tunnelparts import TunnelParts
 from hbone.telemetry.views import TunnelView
 from hbone.times import Instant
 
@@ -35,7 +30,6 @@ class Tunnel:
         "_full_at",
         "_gone",
         "_opened",
-        "_ready",
         "ending",
         "failure",
         "generation",
@@ -43,6 +37,7 @@ class Tunnel:
         "idle_since",
         "key",
         "link",
+        "ready",
         "retired",
     )
 
@@ -66,7 +61,7 @@ class Tunnel:
         self._opened: Instant = link.now()
         self._changed = changed
         self._gone = gone
-        self._ready: asyncio.Future[None] | None = None
+        self.ready: asyncio.Future[None] | None = None  # of whoever opens it: done when the peer has accepted us
 
     @property
     def streams(self) -> int:
@@ -122,31 +117,11 @@ class Tunnel:
         self.idle_since = None
         return stream
 
-    async def wait_ready(self, deadline: Instant) -> None:
-        """Until the peer's SETTINGS arrived; raises what refused us. The tunnel is closed when this raises."""
-        self._ready = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._ready
-        except TimeoutError as error:
-            failure = TunnelFailure(
-                f"{self.key.peer} does not answer as an HBONE proxy",
-                why="the TLS handshake was done but no HTTP/2 SETTINGS came",
-                fix="check that an HBONE proxy listens on that port",
-            )
-            self.link.lost(failure)
-            raise failure from error
-        except BaseException:
-            self.link.lost(TunnelFailure("the tunnel was closed", why="nobody waits for it any more"))
-            raise
-        finally:
-            self._ready = None
-
     # --- LinkHandler ----------------------------------------------------------------------------------------
 
     def on_ready(self) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+        if self.ready is not None and not self.ready.done():
+            self.ready.set_result(None)
 
     def on_request(self, stream: Stream, headers: Headers, *, end_stream: bool) -> None:
         del headers, end_stream
@@ -163,8 +138,8 @@ class Tunnel:
         self._changed(self)
 
     def on_closed(self, error: HboneError | None) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(
+        if self.ready is not None and not self.ready.done():
+            self.ready.set_exception(
                 error
                 or TunnelFailure(
                     f"{self.key.peer} closed the connection right after the handshake",
@@ -174,21 +149,3 @@ class Tunnel:
             )
         self.failure = error
         self._gone(self)
-
-
-async def open_tunnel(
-    key: PoolKey,
-    credentials: Credentials,
-    parts: TunnelParts,
-    changed: Callable[[Tunnel], None],
-    gone: Callable[[Tunnel], None],
-) -> Tunnel:
-    """Dial, shake hands, and wait until the peer has accepted us; raises UpstreamFailed, TlsFailure, PeerRejected …"""
-    sock = await dial(parts.poller, key.peer, parts.dial)
-    deadline = Instant(parts.poller.loop.time() + parts.handshake_timeout_s)
-    handshake = TlsStream.connect(sock, credentials.contexts, expected=key.expected, deadline=deadline)
-    tls = await watched(handshake, parts.watch, "outbound", parts.poller.loop.time)
-    tunnel = Tunnel(key, credentials.generation, parts.new_link(tls, Role.CLIENT), changed, gone)
-    tunnel.link.start(tunnel)
-    await tunnel.wait_ready(deadline)
-    return tunnel

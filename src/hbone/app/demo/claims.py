@@ -26,8 +26,9 @@ from hbone.errors import HboneError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.identity.svid import X509Svid
+from hbone.net import handshake
 from hbone.net.clock import SystemClock, new_key, system_rng
-from hbone.net.tls import WANT, ReadBuffer, TlsStream
+from hbone.net.tls import WANT, ReadBuffer
 from hbone.net.tlscontext import TlsContexts
 from hbone.times import Instant
 from hbone.values import dataclass
@@ -217,7 +218,7 @@ async def _foreign(address: SocketAddress, stage: Stage) -> str:
     loop = asyncio.get_running_loop()
     sock = await asyncio.to_thread(tcp, address)
     try:
-        tls = await TlsStream.connect(sock, contexts, expected=None, deadline=Instant(loop.time() + 3))
+        tls = await handshake.connect(sock, contexts, expected=None, deadline=Instant(loop.time() + 3))
     except HboneError as error:
         return error.what
     try:

@@ -26,7 +26,7 @@ from hbone.config.catalogue import section_of
 from hbone.config.environment import REFUSED, WITHOUT_EFFECT
 from hbone.config.federated import FederatedDomain
 from hbone.config.fields import Settings
-from hbone.config.model import Attest, ControlSettings, Expose, Forward, JwtIssuer, NodeSettings
+from hbone.config.model import Attest, ControlSettings, Expose, Forward, GrantRule, JwtIssuer, NodeSettings
 from hbone.config.schema import environment_of
 from hbone.config.show import scalar
 from hbone.errors import HboneError, PeerRejected
@@ -142,6 +142,7 @@ def settings_page() -> Iterator[str]:
     )
     yield from _items("jwt_issuers", JwtIssuer)
     yield from _items("federation", FederatedDomain)
+    yield from _items("grants", GrantRule)
     yield from _items("attest", Attest)
 
 

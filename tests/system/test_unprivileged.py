@@ -1,12 +1,14 @@
 """Everything that is promised to work without rights, as a user that has none."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hbone.addr import SocketAddress
 from tests.cli.programs import exchange, expose, forward, up
 from tests.support.cafiles import ca_files
 from tests.support.commands import Done, Sandbox, User, unprivileged
@@ -126,3 +128,51 @@ def test_doctor_finds_loopback_addresses_that_can_be_bound_and_not_be_used(sandb
     done = sandbox.start_program((*new, *sandbox.command, "doctor")).wait().expect(1)
     assert "127.0.0.2 cannot be used: Network is unreachable" in done.out
     assert "ip link set lo up" in done.out
+
+
+# --- beside a control plane of somebody else -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def granted(sandbox: Sandbox) -> Iterator[tuple[Sandbox, dict[str, str]]]:
+    """A user, and what tells programs of theirs where the control plane of root is, which lets them be shop/*."""
+    uid = sandbox.user.uid
+    if uid is None:
+        pytest.skip("one user is needed who runs the control plane, and another one: run as root")
+    sandbox.directory.chmod(0o755)
+    socket = sandbox.directory / "run" / "control.sock"
+    with Sandbox() as root:
+        grants = f"grants: [{{uid: {uid}, as: [shop/*]}}]"
+        config = root.write("control.yaml", f"socket: {socket}\n{grants}\n")
+        up(root, "--control-config", str(config))
+        yield sandbox, {"HBONE_SOCKET": str(socket)}
+
+
+def test_a_user_is_whom_the_operator_grants_and_nobody_else(granted: tuple[Sandbox, dict[str, str]]) -> None:
+    sandbox, env = granted
+    sandbox.run("cert", "issue", "--as", "shop/cart", "--out", "cart", env=env).expect(0)
+    other = sandbox.run("cert", "issue", "--as", "web/front", "--out", "front", env=env).expect(1)
+    assert f"uid {sandbox.user.uid} may not have spiffe://cluster.local/ns/web/sa/front" in other.err
+    for words in (("ca", "status"), ("cert", "revoke", "spiffe://cluster.local/ns/shop/sa/cart"), ("token", "list")):
+        done = sandbox.run(*words, env=env)
+        assert done.code in {1, 2}, f"{words}: {done.text}"
+
+
+def test_programs_of_a_granted_user_reach_each_other(granted: tuple[Sandbox, dict[str, str]]) -> None:
+    sandbox, env = granted
+    with echo() as target:
+        exposed = sandbox.start("expose", "--as", "shop/cart", f"80:{target.address}", env=env)
+        exposed.wait_for("tunnels arrive at")
+        forwarded = sandbox.start("forward", "--as", "shop/web", "127.0.0.1:0:cart.shop:80", env=env)
+        found = re.search(r"([0-9.]+:[0-9]+) leads to", forwarded.wait_for("leads to"))
+        assert found is not None
+        assert exchange(SocketAddress.parse(found[1])) == b"ping"
+
+
+def test_grants_at_a_socket_that_others_cannot_reach_are_told(sandbox: Sandbox) -> None:
+    sandbox.state.mkdir(mode=0o700)
+    if sandbox.user.uid is not None:
+        os.chown(sandbox.state, sandbox.user.uid, sandbox.user.uid)
+    config = sandbox.write("control.yaml", "grants: [{uid: 1, as: shop/cart}]\n")
+    done = sandbox.run("control", "--config", str(config), "--listen", "off")
+    assert_refused(done, "other users cannot reach the control socket", "is closed to them", "set `socket:")

@@ -21,7 +21,7 @@ from hbone.ca.authority import Lifetimes
 from hbone.config.model import ControlSettings
 from hbone.control import cadir
 from hbone.control.admin import Admin
-from hbone.control.attest_unix import UnixAccess
+from hbone.control.attest_unix import Grant, UnixAccess
 from hbone.control.ca_service import IssueLimits
 from hbone.control.caplane import AUDIT, CaPlace, CaPlane, file_keys
 from hbone.control.federation import Federation, FederationParts
@@ -35,7 +35,7 @@ from hbone.control.registry import Registry
 from hbone.control.rotation import rotation_of
 from hbone.control.server import ControlPlane, ControlServer
 from hbone.control.statedir import intrusions, make_private
-from hbone.control.unixsocket import ControlSocket
+from hbone.control.unixsocket import EVERYONE, OWNER_ONLY, ControlSocket
 from hbone.discovery.manifests import Defaults
 from hbone.discovery.model import Workload
 from hbone.discovery.store import Source
@@ -104,6 +104,8 @@ class Control:
         with collector_off():
             await self.files.load()
         ControlSocket.check(self.socket_path)
+        if self.settings.grants:
+            ControlSocket.check_reachable(self.socket_path)
         if self._state.exists():
             make_private(self._state)
         if self.settings.ca is not None:
@@ -134,7 +136,9 @@ class Control:
         if not self._prepared:
             await self.prepare()
         self.make_state()
-        listening = ControlSocket.listen(self.socket_path)
+        # where others have a right at all, what it is is decided by who they are
+        mode = EVERYONE if self.settings.grants else OWNER_ONLY
+        listening = ControlSocket.listen(self.socket_path, mode=mode)
         async with AsyncExitStack() as undo:
             try:
                 self.ca = await undo.enter_async_context(await CaPlane.open(self._place()))
@@ -256,7 +260,11 @@ class Control:
     @property
     def _access(self) -> UnixAccess:
         names = domain_names(self.settings)
-        return UnixAccess(trust_domain=names.own, aliases=names.aliases, owner_uid=os.getuid())
+        grants: dict[int, tuple[Grant, ...]] = {}
+        for rule in self.settings.grants:
+            found = (Grant(namespace=one.namespace, service_account=one.service_account) for one in rule.accounts)
+            grants[rule.uid] = (*grants.get(rule.uid, ()), *found)
+        return UnixAccess(trust_domain=names.own, aliases=names.aliases, owner_uid=os.getuid(), grants=grants)
 
     def _administer(self, undo: AsyncExitStack) -> None:
         """The rotation of the root goes on where it was, and an operator can ask for things."""

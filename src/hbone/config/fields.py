@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from hbone.addr import Authority, HostPort, SocketAddress, parse_authority
 from hbone.config.listen import InheritedListen, TcpListen, UnixListen, parse_listen
-from hbone.config.refs import AccountRef, WorkloadInfo, WorkloadRef
+from hbone.config.refs import AccountPattern, AccountRef, WorkloadInfo, WorkloadRef
 from hbone.config.units import RATE, format_rate, parse_duration, parse_rate, parse_size
 from hbone.errors import HboneError
 from hbone.identity.spiffe import TrustDomain, parse_trust_domain
@@ -203,6 +203,9 @@ Target = Annotated[
 ]
 """HOST:PORT."""
 Account = Annotated[AccountRef, _from_text(AccountRef.parse, AccountRef), _AS_TEXT, _text_schema("shop/cart")]
+Pattern = Annotated[
+    AccountPattern, _from_text(AccountPattern.parse, AccountPattern), _AS_TEXT, _text_schema("shop/cart", "shop/*", "*")
+]
 WorkloadName = Annotated[WorkloadRef, _from_text(WorkloadRef.parse, WorkloadRef), _AS_TEXT, _text_schema("shop/cart-0")]
 OptionalWorkloadInfo = Annotated[
     WorkloadInfo | None,

@@ -26,6 +26,7 @@ from hbone.config.fields import (
     NamespaceName,
     OptionalListen,
     OptionalWorkloadInfo,
+    Pattern,
     Settings,
     Target,
     WorkloadName,
@@ -120,6 +121,15 @@ class Attest(Settings):
     cgroup: str = setting("", "pattern of the control group, for example */docker/4f5e*")
     program: str = setting("", "pattern of the program's file, for example /usr/bin/envoy")
     hint: str = setting("", "what the identity is for, told to programs that have several")
+
+
+class GrantRule(Settings):
+    """A user of this machine, and whom its programs may be in the mesh."""
+
+    uid: Count = required("user id")
+    accounts: Annotated[tuple[Pattern, ...], BeforeValidator(split)] = Field(
+        alias="as", min_length=1, description="what they may have: NAMESPACE/ACCOUNT, NAMESPACE/* or *"
+    )
 
 
 class NodeSettings(Settings):
@@ -303,6 +313,10 @@ class ControlSettings(Settings):
     )  # fmt: skip
     bundle_endpoint: BundleEndpoint = setting(BundleEndpoint, "how this trust domain's bundle is served to others")
     federation: tuple[FederatedDomain, ...] = setting((), "other trust domains whose identities are accepted", LIVE)
+    grants: tuple[GrantRule, ...] = setting(
+        (), "which other users of this machine may have which identities at `socket`; by default none but the user who "
+        "runs the control plane, and root",
+    )  # fmt: skip
     attest: tuple[Attest, ...] = setting((), "which processes of this machine have which identity")
     workload_socket: Path | None = setting(
         None, "Unix socket of the SPIFFE Workload API and of SDS; by default workload.sock in the state directory, "

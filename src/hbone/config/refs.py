@@ -35,6 +35,30 @@ class AccountRef:
         return f"{self.namespace}/{self.service_account}"
 
 
+ANY: Final = "*"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AccountPattern:
+    """Service accounts: one, all of a namespace, or all there are. A part that is "*" stands for any."""
+
+    namespace: str
+    service_account: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`shop/cart`, `shop/*`, or `*`; raises InvalidReference."""
+        form = "NAMESPACE/ACCOUNT, NAMESPACE/*, or *, for example shop/*"
+        parts = (ANY, ANY) if text == ANY else tuple(text.split("/"))
+        if parts == (ANY, ANY):
+            return cls(ANY, ANY)
+        namespace, account = _parts(text.removesuffix(f"/{ANY}") + "/x" if parts[-1] == ANY else text, (2,), form)
+        return cls(namespace, ANY if parts[-1] == ANY else account)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.service_account}"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class WorkloadRef:
     """A workload by its manifest's namespace and name."""

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from hbone.control.nodes import RESERVED
-from hbone.errors import Problem
-from hbone.identity.spiffe import DomainNames, InvalidSpiffeId, SpiffeId, TrustDomain
+from hbone.identity.spiffe import DomainNames, SpiffeId, TrustDomain
 from hbone.values import dataclass
 
 ROOT_UID = 0
@@ -33,20 +32,6 @@ class Grant:
     @property
     def everything(self) -> bool:
         return self.namespace == _ANY and self.service_account == _ANY
-
-
-def parse_grant(text: str) -> Grant | Problem:
-    """`shop/cart`, `shop/*`, or `*`."""
-    namespace, slash, account = (text, "/", _ANY) if text == _ANY else text.partition("/")
-    try:
-        if not slash or (namespace == _ANY and account != _ANY):
-            raise InvalidSpiffeId(f"{text!r} names no identities")
-        SpiffeId.for_workload("td", namespace.replace(_ANY, "x", 1), account.replace(_ANY, "x", 1))
-        if _ANY in namespace[1:] or _ANY in account[1:]:
-            raise InvalidSpiffeId(f"{text!r} has a star inside a name")
-    except InvalidSpiffeId as error:
-        return Problem(what=error.what, fix="write NAMESPACE/ACCOUNT, NAMESPACE/*, or *")
-    return Grant(namespace=namespace, service_account=account)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

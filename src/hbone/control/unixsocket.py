@@ -37,6 +37,18 @@ class ControlSocket:
         if answers(path):
             raise _taken(path)
 
+    @staticmethod
+    def check_reachable(path: Path) -> None:
+        """Raises UsageError where other users would not get to a socket that is for them. A directory that is not
+        there yet is made so that they do."""
+        for place in path.absolute().parents:
+            if place.exists() and not place.stat().st_mode & stat.S_IXOTH:
+                raise UsageError(
+                    f"other users cannot reach the control socket {path}, though `grants` are for them",
+                    why=f"{place} is closed to them",
+                    fix="set `socket: /run/hbone/control.sock`, and HBONE_SOCKET for them",
+                )
+
     @classmethod
     def listen(cls, path: Path, *, mode: int = OWNER_ONLY) -> Self:
         """Bind; a socket file that nobody answers on is removed first. Raises UsageError.
@@ -44,7 +56,7 @@ class ControlSocket:
         The lock file beside it settles who is the owner when two start at once; it stays behind, empty.
         """
         _check_length(path)
-        _make_directory(path.parent)
+        _make_directory(path.parent, 0o700 if mode == OWNER_ONLY else 0o755)
         lock = _take_lock(path)
         try:
             _remove_stale(path)
@@ -72,9 +84,9 @@ def _check_length(path: Path) -> None:
         )
 
 
-def _make_directory(directory: Path) -> None:
+def _make_directory(directory: Path, mode: int) -> None:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=mode, parents=True, exist_ok=True)
         found = directory.stat()
     except OSError as error:
         raise UsageError(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hbone.config.refs import AccountRef, InvalidReference, WorkloadInfo, WorkloadRef
+from hbone.config.refs import AccountPattern, AccountRef, InvalidReference, WorkloadInfo, WorkloadRef
 from hbone.identity.spiffe import parse_trust_domain
 
 
@@ -27,3 +27,19 @@ def test_a_name_with_missing_or_odd_parts_is_refused(wrong: str) -> None:
     with pytest.raises(InvalidReference) as caught:
         WorkloadInfo.parse(wrong)
     assert "shop/cart" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("shop/web", ("shop", "web")), ("shop/*", ("shop", "*")), ("*", ("*", "*")), ("*/*", ("*", "*"))],
+)
+def test_grants_are_written_as_namespace_and_account(text: str, expected: tuple[str, str]) -> None:
+    grant = AccountPattern.parse(text)
+    assert (grant.namespace, grant.service_account) == expected
+
+
+@pytest.mark.parametrize("text", ["", "shop", "/web", "shop/", "*/web", "sh*p/web", "shop/w*", "a/b/c", "a b/c"])
+def test_what_is_no_grant_is_a_problem(text: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        AccountPattern.parse(text)
+    assert "NAMESPACE/ACCOUNT" in caught.value.fix

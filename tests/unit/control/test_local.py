@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hbone.control import manifests_watch
-from hbone.control.attest_unix import Grant, UnixAccess, parse_grant
+from hbone.control.attest_unix import Grant, UnixAccess
 from hbone.control.backoff import MAX_S, reconnect_after
 from hbone.control.credentials import InvalidAnswer, credentials_from
 from hbone.control.manifests_watch import FilesWatch
@@ -136,23 +136,6 @@ def test_who_has_no_right_at_all_may_not_connect() -> None:
     rule = access(u1001=(Grant(namespace="shop", service_account="web"),), u1002=())
     assert [rule.may_connect(uid) for uid in (0, 1000, 1001, 1002, 1003)] == [True, True, True, False, False]
     assert [rule.is_trusted(uid) for uid in (0, 1000, 1001)] == [True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("shop/web", ("shop", "web")), ("shop/*", ("shop", "*")), ("*", ("*", "*")), ("*/*", ("*", "*"))],
-)
-def test_grants_are_written_as_namespace_and_account(text: str, expected: tuple[str, str]) -> None:
-    grant = parse_grant(text)
-    assert isinstance(grant, Grant)
-    assert (grant.namespace, grant.service_account) == expected
-
-
-@pytest.mark.parametrize("text", ["", "shop", "/web", "shop/", "*/web", "sh*p/web", "shop/w*", "a/b/c", "a b/c"])
-def test_what_is_no_grant_is_a_problem(text: str) -> None:
-    problem = parse_grant(text)
-    assert isinstance(problem, Problem)
-    assert "NAMESPACE/ACCOUNT" in problem.fix
 
 
 # what a CA may answer

@@ -41,6 +41,11 @@ async def until_seen(mesh: CaMesh, server: MeshNode, source: SpiffeId) -> None:
     await mesh.until(lambda: any(f'src.identity="{source}"' in line for line in server.lines()[before:]))
 
 
+async def until_certified(mesh: CaMesh, node: MeshNode, identity: SpiffeId) -> None:
+    """It has its certificate under that name: before the other name goes, an operator asks `hbone cert list`."""
+    await mesh.until(lambda: any(one.spiffe_id == identity and one.serial for one in node.node.keeper.views()))
+
+
 async def reached(node: MeshNode) -> bool:
     try:
         async with await node.connect() as tcp:
@@ -74,6 +79,7 @@ async def test_a_mesh_is_renamed_by_overlap_and_not_one_request_fails(tmp_path: 
             await held.send(b"still here")
             assert await held.exactly(10) == b"still here"
             mesh.allow("shop", f"{NEW}/ns/web/sa/web")
+            await until_certified(mesh, server, named(NEW, "shop/cart"))
             await mesh.restart(trust_domain_aliases=[])
             await all_current(mesh, 3)
             done = load.done
@@ -125,6 +131,7 @@ async def test_those_who_federate_with_a_mesh_do_not_notice_that_it_is_renamed(t
             other.serve_from(mesh, server, "cart.test", app.port)
             cart = named(NEW, "shop/cart")
             await mesh.until(lambda: any(cart in one.identities for one in client.node.store.services()))
+            await until_certified(mesh, server, cart)
             await mesh.restart(trust_domain_aliases=[])
             await all_current(mesh, 1)
             await other.change(federation=[{**partner, "trust_domain": NEW}])

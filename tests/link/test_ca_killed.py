@@ -28,5 +28,6 @@ def test_a_ca_that_is_killed_at_random_moments_loses_nothing_that_it_acknowledge
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(300)
 def test_a_ca_that_is_killed_at_a_hundred_random_moments_always_starts(tmp_path: Path) -> None:
     assert kill(tmp_path / "state", 100, 2).startswith("100 kills, ")

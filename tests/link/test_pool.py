@@ -206,6 +206,23 @@ async def test_a_peer_that_says_goaway_to_a_tunnel_that_is_just_open_costs_no_co
         assert len(server.peers) == 2
 
 
+async def test_a_certificate_of_ours_that_is_renewed_while_a_tunnel_opens_costs_no_connection() -> None:
+    async def answer_after_that(peer: FramePeer) -> None:
+        if len(server.peers) == 1:
+            (first,) = client.keeper.views()
+            await eventually(lambda: client.keeper.views()[0].serial != first.serial)
+        peer.send(h2frames.settings())
+        await echo_script(peer)
+
+    async with Mesh() as mesh:
+        issuer = new_issuer(mesh)
+        async with FrameServer(await svid_of(issuer, "shop/cart"), answer_after_that, settings=None) as server:
+            client = await one_client(mesh, server, issuer=DirectIssuer(mesh.authority, ttl_s=3.0))
+            async with await Tcp.connect(forward_of(client)) as program:
+                await talk(program)
+            assert len(server.peers) == 2
+
+
 async def test_a_peer_that_says_goaway_to_every_tunnel_is_given_up_after_three() -> None:
     async def leave_at_once(peer: FramePeer) -> None:
         peer.send(h2frames.goaway(0))

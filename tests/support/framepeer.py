@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import hpack
@@ -148,15 +148,21 @@ Script = Callable[[FramePeer], Awaitable[None]]
 
 
 class FrameServer:
-    """An HBONE server at `ip` that runs `script` for each tunnel, after having sent its SETTINGS."""
+    """An HBONE server at `ip` that runs `script` for each tunnel, after having sent its SETTINGS; with `settings` None
+    the script sends them."""
 
     def __init__(
-        self, svid: X509Svid, script: Script, ip: str = "127.0.1.1", *, settings: Mapping[int, int] | None = None
+        self,
+        svid: X509Svid,
+        script: Script,
+        ip: str = "127.0.1.1",
+        *,
+        settings: Mapping[int, int] | None = MappingProxyType({}),
     ) -> None:
         self._context = tls_context(ssl.Purpose.CLIENT_AUTH, svid)
         self._script = script
         self._ip = ip
-        self._settings = dict(settings or {})
+        self._settings = None if settings is None else dict(settings)
         self.peers: list[FramePeer] = []
         self.failures: list[BaseException] = []
 
@@ -180,7 +186,8 @@ class FrameServer:
         self.peers.append(peer)
         try:
             assert await reader.readexactly(len(PREFACE)) == PREFACE
-            peer.send(h2frames.settings(self._settings))
+            if self._settings is not None:
+                peer.send(h2frames.settings(self._settings))
             await self._script(peer)
         except (asyncio.IncompleteReadError, OSError, ssl.SSLError):
             pass  # the client broke off

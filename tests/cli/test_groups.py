@@ -35,13 +35,18 @@ metadata: {name: cart-0, namespace: shop, labels: {app: cart}}
 spec: {address: 127.88.0.9, serviceAccount: cart}
 """
 GRACE_S = 1.5
+RESTART_S = 8.0  # in which a program starts again, also where the processors are busy
 
 
 @pytest.fixture
 def mesh(sandbox: Sandbox) -> Running:
     """A control plane with the group."""
+    return with_group(sandbox, GRACE_S)
+
+
+def with_group(sandbox: Sandbox, grace_s: float) -> Running:
     sandbox.write("mesh/cart.yaml", GROUP)
-    env = {"HBONE_GROUP_GRACE_S": str(GRACE_S)}
+    env = {"HBONE_GROUP_GRACE_S": str(grace_s)}
     running = sandbox.start("control", "--listen", "127.0.0.1:0", "--manifests", "mesh", env=env)
     running.wait_for("Ctrl-C ends it")
     return running
@@ -95,19 +100,20 @@ def test_a_vm_serves_its_groups_service_and_is_gone_a_while_after_it_was_lost(sa
         assert time.monotonic() - lost >= GRACE_S
 
 
-def test_a_vm_that_restarts_within_the_grace_is_the_same_workload_without_a_token(
-    sandbox: Sandbox, mesh: Running
-) -> None:
+@pytest.mark.slow
+def test_a_vm_that_restarts_within_the_grace_is_the_same_workload_without_a_token(sandbox: Sandbox) -> None:
+    mesh = with_group(sandbox, RESTART_S)
     with echo() as target:
         vm, expose = Vm(sandbox, "vm-1", "127.88.0.2"), ("--expose", f"8080:{target.address}")
         first = vm.join(token(sandbox), *expose)
         address = answerer(sandbox)
         first.signal(signal.SIGKILL)
         mesh.wait_for("group member lost")
+        over = time.monotonic() + RESTART_S
         vm.join(*expose)
         wait_answer(address, b"ping")
         assert len(mesh.lines("registered", 'WorkloadEntry/shop/cart-vms"')) == 2
-        time.sleep(GRACE_S)
+        wait_until(lambda: time.monotonic() > over)
         assert exchange(address) == b"ping", "the grace of the former connection takes nothing away"
         assert mesh.lines("registration ended") == []
 

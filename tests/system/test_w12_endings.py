@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -52,7 +52,7 @@ async def cutting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 @asynccontextmanager
-async def opened(address: SocketAddress) -> AsyncIterator[Streams]:
+async def opened(address: SocketAddress) -> AsyncGenerator[Streams]:
     reader, writer = await asyncio.open_connection(str(address.ip), address.port)
     try:
         yield reader, writer

@@ -20,7 +20,9 @@ DEBOUNCE_MS: Final = 100  # as istiod: an editor or a symlink swap makes several
 LOOK_AGAIN_MS: Final = 5000
 """A change before the watch stood, or in a directory that was made a moment ago, is never announced: look anyway."""
 START_S: Final = 0.2
-"""Until the watch is set up, which takes 20 ms of importing: a process that others wait for gets ready first."""
+"""Until a directory's watch is set up, which takes 20 ms of importing: whoever waits for this process comes first."""
+FILE_LOOK_S: Final = 0.5
+"""Between looks at a single file. A watch would be told at once, for 2.5 MiB and twenty wake-ups a second."""
 _POLL_MS = 1000
 _RETRY_S = 1.0
 
@@ -109,11 +111,9 @@ class FilesWatch(Generic[T]):
 
     async def run(self) -> None:
         """Watch for ever."""
-        await asyncio.sleep(START_S)
-        await asyncio.to_thread(import_module, "watchfiles")  # in a thread, so that the loop goes on
         while True:
-            await self._look()
-            async for _ in self._changes():
+            changes = self._announced() if self._path.is_dir() else self._noticed()
+            async for _ in changes:
                 await self._look()
             await asyncio.sleep(_RETRY_S)  # the directory went away, or cannot be watched
             await self.reload()
@@ -123,30 +123,48 @@ class FilesWatch(Generic[T]):
         if await asyncio.to_thread(fingerprint, self._path) != self._seen:
             await self.reload()
 
-    async def _changes(self) -> AsyncGenerator[None]:
+    async def _noticed(self) -> AsyncGenerator[None]:
+        """Changes of a single file, or of what was a directory, until there is one."""
+        seen, looked = self._seen, 0  # what was seen last, right or wrong; how often since then
+        while not self._path.is_dir():
+            await asyncio.sleep(FILE_LOOK_S)
+            now = await asyncio.to_thread(fingerprint, self._path)
+            looked += 1
+            if now != seen or (self._problems and looked * FILE_LOOK_S * 1000 >= LOOK_AGAIN_MS):
+                seen, looked = await self._settled(now), 0
+                yield
+
+    async def _settled(self, found: Fingerprint) -> Fingerprint:
+        """What it is when nobody is in the middle of writing any more; not waiting for ever."""
+        for _ in range(LOOK_AGAIN_MS // DEBOUNCE_MS):
+            await asyncio.sleep(DEBOUNCE_MS / 1000)
+            before, found = found, await asyncio.to_thread(fingerprint, self._path)
+            if found == before:
+                break
+        return found
+
+    async def _announced(self) -> AsyncGenerator[None]:
+        """Changes below a directory, until it goes away."""
+        await asyncio.sleep(START_S)
+        await asyncio.to_thread(import_module, "watchfiles")  # in a thread, so that the loop goes on
+        yield
         from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]  # an optional import of anyio inside
 
-        watched = self._watched()
         for polling in (None, True):
             with contextlib.suppress(OSError, RuntimeError):  # no inotify, or too many watches: look every second
                 async for _ in awatch(
-                    watched,
+                    self._path,
                     debounce=DEBOUNCE_MS,
                     step=50,
                     poll_delay_ms=_POLL_MS,
                     force_polling=polling,
-                    recursive=watched == self._path,
+                    recursive=True,
                     rust_timeout=LOOK_AGAIN_MS,
                     yield_on_timeout=True,
                 ):
                     yield
-                    if watched != self._watched():
+                    if not self._path.is_dir():
                         return
-
-    def _watched(self) -> Path:
-        """The directory itself; of a single file its parent, since editors replace files by renaming; of a directory
-        that went away its parent too, until it is back."""
-        return self._path if self._path.is_dir() else self._path.parent
 
     def _note(self, problems: tuple[Problem, ...]) -> None:
         self.reloads["failed"] += 1

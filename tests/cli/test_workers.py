@@ -22,9 +22,7 @@ from hbone.admin.client import ask
 from hbone.bench.ports import Ports
 from hbone.bench.procfs import listens
 from hbone.config.listen import UnixListen
-from hbone.control.cadir import load_or_create
-from hbone.identity.spiffe import TrustDomain
-from hbone.net.clock import SystemClock, system_rng
+from tests.support.cafiles import whole_ca
 from tests.support.commands import Running, Sandbox
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="needs SO_REUSEPORT")
@@ -69,7 +67,7 @@ class Pair:
         self.echo = Echo(ip)
         self.ip = ip
         self.tunnel = Ports(Random()).free(IPv4Address(ip))
-        load_or_create(sandbox.work / "ca", TrustDomain("cluster.local"), clock=SystemClock(), rng=system_rng())
+        whole_ca(sandbox.work / "ca")
         self.mesh(self.both)
         self.server = self.node("server", inbound=str(self.tunnel), workers=2)
         self.client = self.start_client()
@@ -352,7 +350,7 @@ def test_settings_that_no_worker_can_take_end_the_command(sandbox: Sandbox) -> N
     taken = socket.create_server(("127.0.0.1", 0))
     with taken:
         port = taken.getsockname()[1]
-        load_or_create(sandbox.work / "ca", TrustDomain("cluster.local"), clock=SystemClock(), rng=system_rng())
+        whole_ca(sandbox.work / "ca")
         done = sandbox.run("node", "--ca", "ca", "--workload", "a/b", "--workers", "2", "--socks", f"127.0.0.1:{port}")
     done.expect(2)
     assert f"cannot listen on 127.0.0.1:{port}" in done.err

@@ -16,9 +16,7 @@ import pytest
 from hbone.addr import SocketAddress
 from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes
-from hbone.control.cadir import load_or_create
-from hbone.identity.spiffe import TrustDomain
-from hbone.net.clock import SystemClock, system_rng
+from tests.support.cafiles import whole_ca
 from tests.support.node import Node, dedicated, forward, mesh_file
 
 ROUNDS, CONNECTIONS, AT_ONCE = 3, 100_000, 60
@@ -131,7 +129,7 @@ async def test_w12_connections_that_end_in_four_ways_leave_no_descriptor_and_no_
     host = ports.free_host()
     assert isinstance(host, IPv4Address)
     tunnel, echo_entry, cut_entry = ports.free(host), ports.free(), ports.free()
-    load_or_create(tmp_path / "ca", TrustDomain("cluster.local"), clock=SystemClock(), rng=system_rng())
+    whole_ca(tmp_path / "ca")
     workloads = {"shop/server/server": host, "shop/client/client": host - 1}
     mesh = mesh_file(tmp_path, workloads, hbone_port=tunnel.port)
     echoes = await asyncio.start_server(echoing, str(host), 0)

@@ -1,50 +1,27 @@
-"""A CA in a directory: made there at first use, read again afterwards. Files and modes here; what they mean is
-`hbone.ca.material`.
-
-A directory is made whole under another name and then renamed, so that no reader and no crash ever sees half of a CA.
+"""A CA in a directory of files, our own or one that was plugged in: who may look in, and what is read. What the files
+mean is `hbone.ca.material`; our own are written by `hbone.control.caview`.
 """
 
-import errno
-import os
-import shutil
 import stat
-import tempfile
 from pathlib import Path
 
-from hbone.ca.authority import CaKeys, CertificateAuthority
-from hbone.ca.material import KNOWN_FILES, SECRET_FILES, authority_from, files_of, layout_of
-from hbone.control.keys import sync_directory
+from hbone.ca.authority import CertificateAuthority
+from hbone.ca.material import KNOWN_FILES, SECRET_FILES, authority_from, layout_of
 from hbone.control.statedir import intrusions
 from hbone.errors import InvalidConfiguration, Problem, UsageError
 from hbone.identity.spiffe import TrustDomain
-from hbone.net.clock import new_key
-from hbone.times import Clock, Rng
+from hbone.times import Clock
 
 _KEYS = "keys"
 MAX_FILE_BYTES = 1024 * 1024  # a bundle of a hundred roots has 100 KiB
 
 
-def load_or_create(directory: Path, trust_domain: TrustDomain, *, clock: Clock, rng: Rng) -> CertificateAuthority:
-    """Our own CA's directory (mode 0700, ours): the authority in it, or a new one if it is absent or empty.
+def load_own(directory: Path, trust_domain: TrustDomain, *, clock: Clock) -> CertificateAuthority | None:
+    """What is in our own CA's directory (mode 0700, ours); None if that is absent, or holds keys at most
+    (`hbone.control.keys`).
 
     Raises InvalidConfiguration for wrong owners or modes, for foreign or broken content; UsageError for paths that
-    cannot be read or written. Safe against another process that does the same: both get the same CA.
-    """
-    try:
-        if not _holds_something(directory):
-            authority = _create(directory, trust_domain, clock=clock, rng=rng)
-            if authority is not None:
-                return authority
-        _check_private(directory)
-        return _load(directory, trust_domain, clock)
-    except OSError as error:
-        raise _cannot(directory, error) from error
-
-
-def load_own(directory: Path, trust_domain: TrustDomain, *, clock: Clock) -> CertificateAuthority | None:
-    """What is in our own CA's directory; None if that is absent, or holds keys at most (`hbone.control.keys`).
-
-    Raises as `load_or_create`.
+    cannot be read.
     """
     try:
         if not _holds_something(directory):
@@ -69,55 +46,11 @@ def load(directory: Path, trust_domain: TrustDomain, *, clock: Clock) -> Certifi
         raise _cannot(directory, error) from error
 
 
-def store(directory: Path, authority: CertificateAuthority) -> None:
-    """Write to `directory`, which must be absent or empty; 0700, keys 0600. Raises UsageError."""
-    try:
-        if not _install(directory, authority):
-            raise UsageError(f"{directory} is not empty", fix="choose another directory, or move this one away")
-    except OSError as error:
-        raise _cannot(directory, error) from error
-
-
 def _holds_something(directory: Path) -> bool:
     try:
         return any(directory.iterdir())
     except FileNotFoundError:
         return False
-
-
-def _create(directory: Path, trust_domain: TrustDomain, *, clock: Clock, rng: Rng) -> CertificateAuthority | None:
-    """The new authority, None when another process was first."""
-    keys = CaKeys(root=new_key(), intermediate=new_key())
-    authority = CertificateAuthority.create(trust_domain, keys, now=clock.wall(), rng=rng)
-    return authority if _install(directory, authority) else None
-
-
-def _install(directory: Path, authority: CertificateAuthority) -> bool:
-    """Write all files beside `directory` and rename; False if `directory` has content."""
-    directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))  # mode 0700
-    try:
-        for name, content in files_of(authority).items():
-            _write(made / name, content, 0o600 if name in SECRET_FILES else 0o644)
-        sync_directory(made)
-        try:
-            made.rename(directory)  # replaces an empty directory, fails on any other (rename(2))
-        except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
-                return False
-            raise
-        sync_directory(directory.parent)
-        return True
-    finally:
-        shutil.rmtree(made, ignore_errors=True)  # gone already, unless something failed
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _load(directory: Path, trust_domain: TrustDomain, clock: Clock) -> CertificateAuthority:

@@ -11,7 +11,7 @@ the state is `Unavailable` only where there is none to serve.
 Requests wait in the order of (priority, due time); at most `MAX_CONCURRENT` are out at once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import Enum, IntEnum
 
 from hbone.control.credentials import Credentials
@@ -150,11 +150,6 @@ class Renewals:
         if entry is None or entry.state(self._clock.wall()) is not State.AVAILABLE:
             return None
         return entry.credentials
-
-    def all_credentials(self) -> Mapping[SpiffeId, Credentials]:
-        """Whatever is valid now."""
-        found = ((spiffe_id, self.credentials(spiffe_id)) for spiffe_id in self._entries)
-        return {spiffe_id: credentials for spiffe_id, credentials in found if credentials is not None}
 
     def failure(self, spiffe_id: SpiffeId) -> HboneError | None:
         """Why the last attempt failed; None while it is not known to have."""

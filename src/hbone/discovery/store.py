@@ -67,15 +67,6 @@ class Change:
         return bool(self.workloads or self.services)
 
     @property
-    def removed_workloads(self) -> tuple[Workload, ...]:
-        return tuple(c.before for c in self.workloads if c.before is not None and c.after is None)
-
-    @property
-    def workload_uids(self) -> frozenset[str]:
-        """Of all workloads that were added, changed or removed."""
-        return frozenset(w.uid for c in self.workloads if (w := c.after or c.before) is not None)
-
-    @property
     def released(self) -> frozenset[NetworkAddress]:
         """Addresses where another identity, port or nobody is to be expected now: tunnels to them are stale."""
         return frozenset(

@@ -14,7 +14,6 @@ from cryptography import x509
 from hbone.cli.administration import steps_of
 from hbone.cli.failures import main
 from hbone.control import federated_rows
-from hbone.control.cadir import load_or_create
 from hbone.control.caplane import DATABASE, CaPlace, CaPlane
 from hbone.control.federated_rows import BundleRow
 from hbone.control.issue import Issuer
@@ -24,6 +23,7 @@ from hbone.identity.spiffe import SpiffeId, TrustDomain
 from hbone.net.clock import SystemClock, system_rng
 from hbone.proto.admin_pb2 import CaStatusResponse, Rotation
 from hbone.times import WallTime
+from tests.support.cafiles import whole_ca
 from tests.support.pki import SpiffeCA
 
 DOMAIN = TrustDomain("example.org")
@@ -233,7 +233,7 @@ def test_a_ca_is_imported_from_a_directory(
     serials: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del serials
-    load_or_create(tmp_path / "other", DOMAIN, clock=SystemClock(), rng=system_rng())
+    whole_ca(tmp_path / "other")
     code, out, _ = run(capsys, "ca", "import", tmp_path / "other")
     assert code == 0
     assert out.startswith("authority 2 is prepared: CN=hbone intermediate")

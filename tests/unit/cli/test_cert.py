@@ -9,11 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hbone.cli.failures import main
-from hbone.control.cadir import load_or_create
 from hbone.identity.bundle import BundleDocument
-from hbone.identity.spiffe import TrustDomain
 from hbone.identity.svid import X509Svid
-from hbone.net.clock import SystemClock, system_rng
+from tests.support.cafiles import whole_ca
 from tests.support.pki import SpiffeCA
 
 CART = "spiffe://cluster.local/ns/shop/sa/cart"
@@ -22,7 +20,7 @@ CART = "spiffe://cluster.local/ns/shop/sa/cart"
 @pytest.fixture
 def ca(tmp_path: Path) -> Path:
     directory = tmp_path / "ca"
-    load_or_create(directory, TrustDomain("cluster.local"), clock=SystemClock(), rng=system_rng())
+    whole_ca(directory)
     return directory
 
 

@@ -34,9 +34,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from hbone.control.cadir import load_or_create
-from hbone.identity.spiffe import TrustDomain
-from hbone.net.clock import SystemClock, system_rng
+from tests.support.cafiles import whole_ca
 
 HOME: Final = "/home/ada"
 LIMIT_S: Final = 20.0
@@ -229,7 +227,7 @@ class Reader:
                 for path in (path for path in (ROOT / rest).rglob("*") if path.is_file()):
                     self._write(str(path.relative_to(ROOT / rest)), path.read_text())
             case "ca":
-                load_or_create(self.home / rest, TrustDomain("cluster.local"), clock=SystemClock(), rng=system_rng())
+                whole_ca(self.home / rest)
             case "run":
                 self._run(step, rest)
             case "stays":

@@ -1,9 +1,9 @@
 """What a large directory of manifests said, kept so that a start which finds it unchanged need not read it all again.
 
-Reading 200,000 entries takes half a minute, most of it to know the line of every value; what they come to is read back
-in one or two seconds. It is kept in the state directory, mode 0600, under a digest of the files' names and contents, of
-the settings that they were read with, and of the code that read them. Whatever differs, or cannot be read back, is as
-good as nothing kept. Only values of the mesh's own models are taken from it.
+Reading 200,000 entries takes five to ten seconds; what they come to is read back in one or two. It is kept in the state
+directory, mode 0600, under a digest of the files' names and contents, of the settings that they were read with, and of
+the code that read them. Whatever differs, or cannot be read back, is as good as nothing kept. Only values of the mesh's
+own models are taken from it.
 """
 
 import gc

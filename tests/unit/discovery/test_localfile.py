@@ -181,6 +181,29 @@ JSON = """{
 """
 
 
+def test_a_large_file_says_the_same_as_yaml_and_as_json() -> None:
+    workloads = [
+        {
+            "uid": f"c//Pod/ns{number % 7}/w{number}",
+            "name": f"w{number}",
+            "namespace": f"ns{number % 7}",
+            "workloadIps": [f"10.0.{number >> 8}.{number & 255}"],
+            "protocol": "HBONE" if number % 3 else "TCP",
+            "network": "",
+            "services": {f"ns{number % 7}/svc{number % 50}.example": {"80": 8080}},
+        }
+        for number in range(500)
+    ]
+    as_yaml = yaml.safe_dump({"workloads": workloads}, sort_keys=False)
+    assert parse_local_file("f", as_yaml) == parse_local_file("f", json.dumps({"workloads": workloads}))
+    wrong = as_yaml.replace("10.0.1.9\n", "10.0.1.999\n")
+    with pytest.raises(InvalidConfiguration) as caught:
+        parse_local_file("f", wrong)
+    assert [problem.line for problem in caught.value.problems] == [
+        as_yaml[: as_yaml.index("10.0.1.9\n")].count("\n") + 1
+    ]
+
+
 def test_policies_of_a_json_file_know_their_lines() -> None:
     found = read(JSON)
     assert [policy.line for policy in found.policies] == [6, 8]

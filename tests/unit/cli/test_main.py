@@ -39,6 +39,17 @@ def test_the_version_does_not_even_load_click() -> None:
     assert "click" not in imported_by("--version")
 
 
+def test_the_collector_does_not_look_at_what_is_only_being_imported() -> None:
+    code = (
+        "import gc, sys; before = gc.get_stats()[0]['collections']; sys.argv=['hbone', 'node', '--print-config']\n"
+        "from hbone.__main__ import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print('COLLECTIONS', gc.get_stats()[0]['collections'] - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.rpartition("COLLECTIONS ")[2]) <= 20, "with Python's own threshold there are 120"
+
+
 @pytest.mark.parametrize("name", [name for name, _ in main.available()])
 def test_every_listed_command_can_be_loaded_and_explains_itself(name: str) -> None:
     command = main.COMMANDS[name].load()

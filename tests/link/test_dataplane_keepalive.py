@@ -12,6 +12,21 @@ from tests.support.tcp import Tcp, digest, echo, eventually, pattern
 
 MIB = 1 << 20
 QUICK: dict[str, Any] = {"timeouts": {"ping_interval_s": 0.1, "ping_timeout_s": 0.3}}
+PATIENT: dict[str, Any] = {"timeouts": {"ping_interval_s": 0.1, "ping_timeout_s": 1.0}}
+DOZE_S = 2.0  # longer than either
+
+
+async def awake(peer: FramePeer, stream_id: int, n: int) -> bytes:
+    """So many bytes of a stream, by a peer that answers PINGs meanwhile, as each must."""
+    got = bytearray()
+    while len(got) < n:
+        frame = await peer.frame()
+        assert frame is not None, f"the connection ended after {len(got)} bytes"
+        if frame.name == "PING" and not frame.flags & 1:
+            peer.send(h2frames.ping(frame.payload, ack=True))
+        elif frame.name == "DATA" and frame.stream_id == stream_id:
+            got += frame.payload
+    return bytes(got)
 
 
 async def test_a_server_that_stops_answering_is_dropped_and_its_streams_are_reset() -> None:
@@ -66,10 +81,7 @@ async def test_a_peer_that_reads_nothing_for_a_while_is_slow_and_not_dead(who: s
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # an SSL transport reads
         await resume.wait()
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        got = bytearray()
-        while len(got) < len(payload):
-            got += (await peer.until("DATA", frame.stream_id)).payload
-        assert digest(bytes(got)) == digest(payload)
+        assert digest(await awake(peer, frame.stream_id, len(payload))) == digest(payload)
         peer.send(h2frames.data(frame.stream_id, b"thanks", end=True))
         await peer.rest()
 
@@ -78,16 +90,16 @@ async def test_a_peer_that_reads_nothing_for_a_while_is_slow_and_not_dead(who: s
             svid = await svid_of(DirectIssuer(mesh.authority), "shop/cart")
             async with FrameServer(svid, doze, settings={4: 64 * MIB}) as server:
                 mesh.workload("shop/cart", "127.0.1.1", hbone_port=server.address.port)
-                client = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": "127.0.1.1:8080"}], **QUICK)
+                client = await mesh.node("web/web", "127.0.1.2", forwards=[{"to": "127.0.1.1:8080"}], **PATIENT)
                 async with await Tcp.connect(forward_of(client)) as program:
                     sending = asyncio.create_task(program.send(payload))
-                    await asyncio.sleep(1.5)
+                    await asyncio.sleep(DOZE_S)
                     assert client.dataplane.tunnels()
                     resume.set()
                     await sending
                     assert await program.to_end() == b"thanks"
         return
-    async with pair(server=QUICK) as stage:
+    async with pair(server=PATIENT) as stage:
         address = stage.server.dataplane.address("inbound")
         async with await FramePeer.connect(address, await svid_of(stage.server.issuer, "web/web"), greet=False) as peer:
             peer.send(h2frames.PREFACE + h2frames.settings({4: 64 * MIB}), h2frames.window_update(0, 64 * MIB))
@@ -95,14 +107,11 @@ async def test_a_peer_that_reads_nothing_for_a_while_is_slow_and_not_dead(who: s
             app = await stage.app.accept()
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             sending = asyncio.create_task(app.send(payload))
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(DOZE_S)
             assert stage.server.dataplane.tunnels()
             peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
-            got = bytearray()
-            while len(got) < len(payload):
-                got += (await peer.until("DATA", 1)).payload
+            assert digest(await awake(peer, 1, len(payload))) == digest(payload)
             await sending
-            assert digest(bytes(got)) == digest(payload)
 
 
 async def test_the_first_ping_waits_for_its_interval() -> None:

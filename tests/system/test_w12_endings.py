@@ -121,7 +121,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(900)
 async def test_w12_connections_that_end_in_four_ways_leave_no_descriptor_and_no_memory_behind(
     tmp_path: Path, processes: Processes
 ) -> None:

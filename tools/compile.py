@@ -34,9 +34,10 @@ from hbone import native  # noqa: E402 -- needs the path
 
 MODULES = {
     "protocol": "connect connection events flow frames headers incoming messages meters outbox sending streams",
-    "net": "deadlines h2link linkwriter owners poller relay tls",
-    "proxy": "deliveries halfclose inbound_stream outbound_stream outcome tunnel ways",
-    "telemetry": "access",
+    "net": "deadlines dial h2link linkwriter listener owners poller relay tls",
+    "proxy": "deliveries halfclose inbound_stream outbound outbound_stream outcome traffic tunnel ways",
+    "discovery": "plan",
+    "telemetry": "access metrics",
 }
 OPTIMIZE = "-O2"
 SETTINGS = """[mypy]

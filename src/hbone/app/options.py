@@ -14,7 +14,7 @@ from hbone.errors import UsageError
 from hbone.identity.spiffe import DomainNames
 from hbone.net.budget import BufferBudget
 from hbone.net.closing import Closing
-from hbone.net.dial import DialOptions
+from hbone.net.dialoptions import DialOptions
 from hbone.net.heartbeat import PingPolicy
 from hbone.net.linkparts import LinkParts
 from hbone.net.members import Members

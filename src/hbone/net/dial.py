@@ -9,27 +9,17 @@ import errno
 import socket
 from collections.abc import Callable
 
-from hbone.addr import IpAddress, SocketAddress
+from hbone.addr import SocketAddress
 from hbone.errors import HboneError
+from hbone.net.dialoptions import DialOptions
 from hbone.net.poller import Poller
-from hbone.net.sockets import DEFAULT_KEEP_ALIVE, KeepAlive, family_of, tune, upstream_failure, upstream_timeout
-from hbone.values import dataclass
+from hbone.net.sockets import family_of, tune_tcp, upstream_failure, upstream_timeout
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN, errno.EINTR})
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)  # on Linux a new socket can have it without a further call
 _UP = frozenset({0, errno.EISCONN})
 
 Dialled = Callable[[socket.socket | None, HboneError | None], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialOptions:
-    """`hbone` only chooses the words of a time-out; `source` binds the local end (port 0), None leaves it open."""
-
-    timeout_s: float = 10.0
-    keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE
-    source: IpAddress | None = None
-    hbone: bool = False
 
 
 class Dial:
@@ -125,7 +115,7 @@ def _new_socket(upstream: SocketAddress, options: DialOptions) -> socket.socket:
     try:
         if not _NON_BLOCKING:
             sock.setblocking(False)
-        tune(sock, options.keep_alive)
+        tune_tcp(sock, options.keep_alive)
         if options.source is not None and options.source.version == upstream.ip.version:
             if hasattr(
                 socket, "IP_BIND_ADDRESS_NO_PORT"
@@ -136,24 +126,3 @@ def _new_socket(upstream: SocketAddress, options: DialOptions) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-async def dial(poller: Poller, upstream: SocketAddress, options: DialOptions) -> socket.socket:
-    """A connected non-blocking socket; raises UpstreamFailed or UpstreamTimeout."""
-    result: asyncio.Future[socket.socket] = poller.loop.create_future()
-
-    def settle(sock: socket.socket | None, error: HboneError | None) -> None:
-        if sock is not None:
-            result.set_result(sock)
-        elif error is not None:
-            result.set_exception(error)
-
-    attempt = Dial(poller, upstream, options, settle)
-    attempt.start()
-    try:
-        return await result
-    except asyncio.CancelledError:
-        attempt.cancel()
-        if result.done() and not result.cancelled() and result.exception() is None:
-            result.result().close()
-        raise

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from hbone.addr import SocketAddress
 from hbone.net.poller import Watcher
-from hbone.net.sockets import KeepAlive, tune
+from hbone.net.sockets import KeepAlive, accept, tune
 
 log = logging.getLogger("hbone.net")
 
@@ -35,6 +35,7 @@ class Listener:
     ) -> None:
         self._watcher = watcher
         self._sock = sock
+        self._family = int(sock.family)
         self._accepted = accepted
         self._keep_alive = keep_alive
         self._timer: asyncio.TimerHandle | None = None
@@ -65,10 +66,10 @@ class Listener:
             self._sock.close()
 
     def _on_readable(self) -> None:
-        accept = self._sock.accept
+        listening, family = self._sock, self._family
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                sock, _peer = accept()
+                sock = accept(listening, family)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:

@@ -5,7 +5,7 @@ from dataclasses import field
 from hbone.addr import SocketAddress
 from hbone.discovery.inbound import InboundContext, Served
 from hbone.identity.spiffe import SpiffeId
-from hbone.net.dial import DialOptions
+from hbone.net.dialoptions import DialOptions
 from hbone.net.tasks import Tasks
 from hbone.proxy.deliveries import Deliveries
 from hbone.proxy.halfclose import HalfCloses

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from hbone.errors import TunnelFailure
 from hbone.net import handshake
-from hbone.net.dial import dial
+from hbone.net.connecting import dial
 from hbone.protocol.settings import Role
 from hbone.proxy.identities import Credentials
 from hbone.proxy.pooling import PoolKey

@@ -11,7 +11,8 @@ from hbone.addr import SocketAddress
 from hbone.discovery.listeners import OwnListeners
 from hbone.errors import HboneError, NoRoute
 from hbone.net.closing import Closing
-from hbone.net.dial import Dial, DialOptions
+from hbone.net.dial import Dial
+from hbone.net.dialoptions import DialOptions
 from hbone.net.poller import Poller
 from hbone.net.sockets import close_with_reset, local_of, original_destination, peer_of
 from hbone.net.splice import Splice

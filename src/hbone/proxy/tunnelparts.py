@@ -1,6 +1,6 @@
 """What the tunnels of a process share, both those opened here and those that arrive."""
 
-from hbone.net.dial import DialOptions
+from hbone.net.dialoptions import DialOptions
 from hbone.net.h2link import H2Link
 from hbone.net.linkparts import LinkParts
 from hbone.net.poller import Poller

@@ -6,7 +6,9 @@ import pytest
 
 from hbone.addr import SocketAddress, parse_ip
 from hbone.errors import HboneError, UpstreamFailed, UpstreamTimeout
-from hbone.net.dial import Dial, DialOptions, dial, self_connected
+from hbone.net.connecting import dial
+from hbone.net.dial import Dial, self_connected
+from hbone.net.dialoptions import DialOptions
 from hbone.net.poller import Poller
 from tests.support.tcp import App, Tcp, echo
 

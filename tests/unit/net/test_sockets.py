@@ -10,6 +10,7 @@ from hbone.addr import SocketAddress, parse_ip
 from hbone.errors import UsageError
 from hbone.net.sockets import (
     KeepAlive,
+    accept,
     bind_listener,
     bind_unix_listener,
     close_with_reset,
@@ -139,3 +140,14 @@ def test_this_machine_knows_its_own_addresses(text: str, own: bool) -> None:
 
 def test_an_address_by_which_this_machine_reaches_others_is_its_own() -> None:
     assert is_own_address(local_address())
+
+
+def test_an_accepted_socket_is_what_the_standard_library_makes_of_it() -> None:
+    with bind_listener(SocketAddress.parse("127.0.0.1:0")) as listening:
+        listening.setblocking(True)
+        with socket.create_connection(listening.getsockname()) as caller, accept(listening, listening.family) as ours:
+            assert (ours.family, ours.type, ours.proto) == (socket.AF_INET, socket.SOCK_STREAM, caller.proto)
+            assert ours.getpeername() == caller.getsockname()
+            assert not ours.get_inheritable()
+            caller.sendall(b"x")
+            assert ours.recv(1) == b"x"

@@ -37,7 +37,7 @@ MODULES = {
     "net": "deadlines dial h2link linkwriter listener owners poller relay tls",
     "proxy": "deliveries halfclose inbound_stream outbound outbound_stream outcome traffic tunnel ways",
     "discovery": "plan",
-    "telemetry": "access metrics",
+    "telemetry": "access",
 }
 OPTIMIZE = "-O2"
 SETTINGS = """[mypy]
@@ -75,13 +75,17 @@ def translate(directory: Path) -> list[tuple[str, list[str], list[str]]]:
     settings.write_text(SETTINGS + f"cache_dir = {ROOT / '.mypy_cache' / 'compile'}\n")
     os.environ["MYPYPATH"] = str(ROOT / "src")
     files = [str(ROOT / "src" / "hbone" / path) for path in sources()]
-    with contextlib.redirect_stdout(io.StringIO()):  # hints; what is wrong with types `make types` says first
-        extensions = mypycify(
-            [f"--config-file={settings}", *files],
-            group_name="hbone",
-            multi_file=True,
-            target_dir=str(directory / "c"),
-        )
+    said = io.StringIO()  # hints, unless it fails
+    with contextlib.redirect_stdout(said):
+        try:
+            extensions = mypycify(
+                [f"--config-file={settings}", *files],
+                group_name="hbone",
+                multi_file=True,
+                target_dir=str(directory / "c"),
+            )
+        except SystemExit as error:
+            raise Impossible(f"mypyc takes a module for wrong:\n{said.getvalue()}") from error
     return [
         (each.name, [str(source) for source in each.sources], [str(include) for include in each.include_dirs])
         for each in extensions

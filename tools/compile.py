@@ -41,7 +41,6 @@ MODULES = {
 }
 OPTIMIZE = "-O2"
 SETTINGS = """[mypy]
-strict = true
 explicit_package_bases = true
 ignore_missing_imports = true
 """

@@ -43,6 +43,7 @@ from hbone.proxy.calls import Call, OutboundParts, answer_deadlines
 from hbone.proxy.halfclose import HalfCloses
 from hbone.proxy.inbound import GOAWAY_GRACE_S, Inbound
 from hbone.proxy.judge import Authorize
+from hbone.proxy.keepalive import KeepAlives
 from hbone.proxy.outbound import Outbound
 from hbone.proxy.outcome import Counters, NoCounters, Outcomes
 from hbone.proxy.passthrough import InboundPassthrough, PlainParts
@@ -88,6 +89,8 @@ class DataPlane:
         self.links = parts.link
         half_close_s = settings.timeouts.half_close_timeout_s
         self._half_closes = HalfCloses(self._loop, half_close_s) if half_close_s is not None else None
+        probes = keep_alive(settings)
+        self._keep_alives = KeepAlives(self._loop, probes) if probes is not None else None
         self._answers = answer_deadlines(self._loop, settings.timeouts.connect_response_timeout_s)
         self.outcomes = Outcomes(around.access, around.counters, around.clock)
         self.pool = Pool(parts, around.identities, pool_policy(settings), self._tasks)
@@ -118,7 +121,7 @@ class DataPlane:
             registry=self.registry,
             tasks=self._tasks,
             options=InboundOptions(
-                dial=app_dial(settings),
+                dial=replace(app_dial(settings), keep_alive=None),
                 max_handshakes=settings.limits.max_half_open_handshakes,
                 max_tunnels=settings.limits.max_inbound_tunnels,
                 response_baggage=settings.response_baggage,
@@ -126,6 +129,7 @@ class DataPlane:
                 authorize=self.around.authorize,
             ),
             half_closes=self._half_closes,
+            keep_alives=self._keep_alives,
         )
 
     def _outbound_parts(self) -> OutboundParts:
@@ -311,6 +315,8 @@ class DataPlane:
         await self._tasks.close()
         self.links.closing.close()
         self._answers.close()
+        if self._keep_alives is not None:
+            self._keep_alives.close()
         if self._half_closes is not None:
             self._half_closes.close()
         self._poller.close()

@@ -11,6 +11,7 @@ from hbone.proxy.deliveries import Deliveries
 from hbone.proxy.halfclose import HalfCloses
 from hbone.proxy.identities import Identities
 from hbone.proxy.judge import Authorize
+from hbone.proxy.keepalive import KeepAlives
 from hbone.proxy.outcome import Outcomes
 from hbone.proxy.registry import Registry
 from hbone.proxy.served import LocalWorkloads
@@ -20,7 +21,8 @@ from hbone.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundOptions:
-    """`dial`: how applications are connected to; `max_handshakes` those in progress at once."""
+    """`dial`: how applications are connected to, without probes, which come from `InboundParts.keep_alives`;
+    `max_handshakes` those in progress at once."""
 
     dial: DialOptions = field(default_factory=DialOptions)
     max_handshakes: int = 1024
@@ -42,6 +44,7 @@ class InboundParts:
     tasks: Tasks
     options: InboundOptions
     half_closes: HalfCloses | None = None
+    keep_alives: KeepAlives | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

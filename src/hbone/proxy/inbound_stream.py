@@ -102,6 +102,8 @@ class InboundStream(StreamRelay):
                 sock.send(proxy_header(self._arrival.peer, deliver.proxy_header, self._arrival.source))
             except OSError:
                 pass  # it is gone already: the first read tells how
+        if self._parts.keep_alives is not None:
+            self._parts.keep_alives.begin(self)
         self.attach(sock)
 
     def _answer_failure(self, error: HboneError) -> None:
@@ -142,6 +144,8 @@ class InboundStream(StreamRelay):
         self._parts.registry.remove(self)
         if self._parts.half_closes is not None:
             self._parts.half_closes.over(self)
+        if self._parts.keep_alives is not None:
+            self._parts.keep_alives.over(self)
         if self._started is None:
             self._parts.outcomes.refused(self._parties, error or NoRoute("the connection ended before it began"))
             return

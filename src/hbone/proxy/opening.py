@@ -1,9 +1,10 @@
-"""Opening a tunnel: dial, shake hands, and wait until the peer has accepted us."""
+"""Opening a tunnel: get a certificate, dial, shake hands, and wait until the peer has accepted us."""
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-from hbone.errors import TunnelFailure
+from hbone.errors import HboneError, TunnelFailure
 from hbone.net import handshake
 from hbone.net.connecting import dial
 from hbone.protocol.settings import Role
@@ -13,6 +14,51 @@ from hbone.proxy.tunnel import Tunnel
 from hbone.proxy.tunnelparts import TunnelParts
 from hbone.proxy.tunnelwatch import watched
 from hbone.times import Instant
+
+if TYPE_CHECKING:
+    from hbone.proxy.pool import Pool, PoolEntry
+
+
+OPENED_AGAIN: Final = 2
+"""Each end's certificate may be renewed during a handshake."""
+
+
+async def open_for(pool: "Pool", key: PoolKey, entry: "PoolEntry") -> None:
+    """One attempt for those who wait in `entry`; they have a tunnel or the reason why there is none when it is over."""
+    failure: HboneError | None = None
+    opened: Tunnel | None = None
+    waiting = tuple(entry.waiting)
+    try:
+        credentials = await pool.identities.fetch(key.source)
+        if pool.usable(entry, credentials) is None:
+            tunnel = await _new_tunnel(pool, key, credentials)
+            failure = pool.fault_of(tunnel, credentials)
+            opened = tunnel if failure is None else None
+    except HboneError as error:
+        failure = error
+    except BaseException:
+        failure = TunnelFailure(f"no tunnel to {key.peer}", why="the attempt was given up")
+        waiting = tuple(entry.waiting)
+        raise
+    finally:
+        pool.opened(entry, opened)
+        if failure is not None:
+            pool.parts.watch.failed("outbound", failure)
+            pool.fail(key, entry, waiting, failure)
+        pool.serve(key, entry)
+
+
+async def _new_tunnel(pool: "Pool", key: PoolKey, credentials: Credentials) -> Tunnel:
+    """Where a certificate is renewed during the handshake, its owner says GOAWAY to what is just open. Nothing was
+    asked of the peer yet, so another attempt is safe; a few, since it may as well be on its way out."""
+    tunnel = await open_tunnel(key, credentials, pool.parts, pool.on_changed, pool.on_gone)
+    for _ in range(OPENED_AGAIN):
+        connection = tunnel.link.connection
+        if not tunnel.link.closed or not (connection.going_away or connection.peer_going_away):
+            break
+        credentials = await pool.identities.fetch(key.source)
+        tunnel = await open_tunnel(key, credentials, pool.parts, pool.on_changed, pool.on_gone)
+    return tunnel
 
 
 async def open_tunnel(

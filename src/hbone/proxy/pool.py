@@ -9,7 +9,6 @@ get the room that others leave, or an answer after `PoolPolicy.wait_s`.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from hbone.addr import IpAddress
 from hbone.errors import HboneError, TunnelFailure
@@ -18,20 +17,17 @@ from hbone.identity.spiffe import SpiffeId
 from hbone.net.deadlines import Deadlines
 from hbone.net.tasks import Tasks
 from hbone.proxy.identities import Credentials, Identities
-from hbone.proxy.opening import open_tunnel
+from hbone.proxy.opening import open_for
 from hbone.proxy.pooling import PoolKey, PoolPolicy, choose, idle_expired, is_stale, may_open
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import Tunnel
 from hbone.proxy.tunnelparts import TunnelParts
 
-OPENED_AGAIN: Final = 2
-"""Each end's certificate may be renewed during a handshake."""
-
 TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
 """Called once with a tunnel that has room for a stream right now, or with the reason why there is none."""
 
 
-class _Entry:
+class PoolEntry:
     """What the pool holds for one key."""
 
     __slots__ = ("opening", "tunnels", "waiting")
@@ -46,11 +42,11 @@ class Pool:
     """Tunnels by key."""
 
     def __init__(self, parts: TunnelParts, identities: Identities, policy: PoolPolicy, tasks: Tasks) -> None:
-        self._parts = parts
-        self._identities = identities
+        self.parts = parts
+        self.identities = identities
         self._policy = policy
         self._tasks = tasks
-        self._entries: dict[PoolKey, _Entry] = {}
+        self._entries: dict[PoolKey, PoolEntry] = {}
         self._deadlines: Deadlines[tuple[PoolKey, TunnelWaiter]] = Deadlines(
             parts.poller.loop, policy.wait_s, self._waited_too_long
         )
@@ -65,12 +61,12 @@ class Pool:
         entry = self._entries.get(key)
         if entry is None or entry.waiting:
             return None  # those who wait come first
-        credentials = self._identities.current(key.source)
+        credentials = self.identities.current(key.source)
         if credentials is None:
             return None
-        return self._usable(entry, credentials)
+        return self.usable(entry, credentials)
 
-    def _usable(self, entry: _Entry, credentials: Credentials) -> Tunnel | None:
+    def usable(self, entry: PoolEntry, credentials: Credentials) -> Tunnel | None:
         while (tunnel := choose(entry.tunnels, credentials.generation, self._policy)) is not None:
             if tunnel.link.seems_alive():
                 return tunnel
@@ -83,7 +79,7 @@ class Pool:
         if self._draining:
             waiter(None, _shutting_down())
             return
-        entry = self._entries.setdefault(key, _Entry())
+        entry = self._entries.setdefault(key, PoolEntry())
         entry.waiting.append(waiter)
         self._deadlines.start((key, waiter))
         self._open_if_needed(key, entry)
@@ -110,10 +106,10 @@ class Pool:
             ),
         )
 
-    def _open_if_needed(self, key: PoolKey, entry: _Entry) -> None:
+    def _open_if_needed(self, key: PoolKey, entry: PoolEntry) -> None:
         if not entry.waiting:
             return
-        credentials = self._identities.current(key.source)
+        credentials = self.identities.current(key.source)
         generation = credentials.generation if credentials is not None else None
         if not may_open(entry.tunnels, entry.opening, generation, self._policy):
             return
@@ -121,12 +117,12 @@ class Pool:
             self._make_room()
         if self._total >= self._policy.max_total:
             if not entry.tunnels:  # else its own will have room again
-                self._fail(key, entry, tuple(entry.waiting), _too_many(self._policy.max_total))
+                self.fail(key, entry, tuple(entry.waiting), _too_many(self._policy.max_total))
                 self._drop_if_unused(key, entry)
             return
         entry.opening += 1
         self._total += 1
-        self._tasks.start(self._open(key, entry), name=f"open tunnel to {key.peer}")
+        self._tasks.start(open_for(self, key, entry), name=f"open tunnel to {key.peer}")
 
     def _make_room(self) -> None:
         """Close the tunnel that has been idle for longest, if any is idle."""
@@ -134,59 +130,29 @@ class Pool:
         if idle:
             min(idle, key=lambda tunnel: tunnel.idle_since or 0.0).link.go_away()
 
-    async def _open(self, key: PoolKey, entry: _Entry) -> None:
-        failure: HboneError | None = None
-        opened: Tunnel | None = None
-        waiting = tuple(entry.waiting)
-        try:
-            credentials = await self._identities.fetch(key.source)
-            if self._usable(entry, credentials) is None:
-                tunnel = await self._new_tunnel(key, credentials)
-                newest = self._identities.current(key.source)
-                bundle = newest.contexts.bundle if newest is not None else credentials.contexts.bundle
-                distrusted = distrust(tunnel.link.tls, bundle)  # trust may have changed meanwhile
-                if distrusted is not None and not tunnel.link.closed:
-                    tunnel.link.lost(distrusted)
-                    failure = distrusted
-                elif tunnel.link.closed:
-                    failure = TunnelFailure(f"{key.peer} closed the tunnel at once", fix="look into its access log")
-                else:
-                    opened = tunnel
-        except HboneError as error:
-            failure = error
-        except BaseException:
-            failure, waiting = (
-                TunnelFailure(f"no tunnel to {key.peer}", why="the attempt was given up"),
-                tuple(entry.waiting),
-            )
-            raise
-        finally:
-            entry.opening -= 1
-            if opened is None:
-                self._total -= 1
-            else:
-                self._parts.watch.opened("outbound")
-                entry.tunnels.append(opened)
-                opened.ending = self._parts.poller.loop.call_later(lasts_s(opened.link.tls), self._ended, opened)
-                self._watch_idle()
-            if failure is not None:
-                self._parts.watch.failed("outbound", failure)
-                self._fail(key, entry, waiting, failure)
-            self._serve(key, entry)
+    def fault_of(self, tunnel: Tunnel, credentials: Credentials) -> HboneError | None:
+        """Why a tunnel that has just come up with `credentials` is not to be used; it is closed then."""
+        newest = self.identities.current(tunnel.key.source)
+        bundle = newest.contexts.bundle if newest is not None else credentials.contexts.bundle
+        if tunnel.link.closed:
+            return TunnelFailure(f"{tunnel.key.peer} closed the tunnel at once", fix="look into its access log")
+        distrusted = distrust(tunnel.link.tls, bundle)  # trust may have changed meanwhile
+        if distrusted is not None:
+            tunnel.link.lost(distrusted)
+        return distrusted
 
-    async def _new_tunnel(self, key: PoolKey, credentials: Credentials) -> Tunnel:
-        """Where a certificate is renewed during the handshake, its owner says GOAWAY to what is just open. Nothing was
-        asked of the peer yet, so another attempt is safe; a few, since it may as well be on its way out."""
-        tunnel = await open_tunnel(key, credentials, self._parts, self._on_changed, self._on_gone)
-        for _ in range(OPENED_AGAIN):
-            connection = tunnel.link.connection
-            if not tunnel.link.closed or not (connection.going_away or connection.peer_going_away):
-                break
-            credentials = await self._identities.fetch(key.source)
-            tunnel = await open_tunnel(key, credentials, self._parts, self._on_changed, self._on_gone)
-        return tunnel
+    def opened(self, entry: PoolEntry, tunnel: Tunnel | None) -> None:
+        """An attempt is over, and has brought a tunnel or none."""
+        entry.opening -= 1
+        if tunnel is None:
+            self._total -= 1
+            return
+        self.parts.watch.opened("outbound")
+        entry.tunnels.append(tunnel)
+        tunnel.ending = self.parts.poller.loop.call_later(lasts_s(tunnel.link.tls), self._ended, tunnel)
+        self._watch_idle()
 
-    def _fail(self, key: PoolKey, entry: _Entry, waiters: tuple[TunnelWaiter, ...], failure: HboneError) -> None:
+    def fail(self, key: PoolKey, entry: PoolEntry, waiters: tuple[TunnelWaiter, ...], failure: HboneError) -> None:
         """Tell those of `waiters` that still wait."""
         failed = set(waiters)
         waiting, entry.waiting = entry.waiting, deque()
@@ -199,11 +165,11 @@ class Pool:
             if waiter in failed:
                 waiter(None, failure)
 
-    def _serve(self, key: PoolKey, entry: _Entry) -> None:
+    def serve(self, key: PoolKey, entry: PoolEntry) -> None:
         """Give the waiting ones the room there is, in order; open another tunnel for the rest."""
         while entry.waiting:
-            credentials = self._identities.current(key.source)
-            tunnel = self._usable(entry, credentials) if credentials is not None else None
+            credentials = self.identities.current(key.source)
+            tunnel = self.usable(entry, credentials) if credentials is not None else None
             if tunnel is None:
                 break
             waiter = entry.waiting.popleft()
@@ -212,37 +178,37 @@ class Pool:
         self._open_if_needed(key, entry)
         self._drop_if_unused(key, entry)
 
-    def _drop_if_unused(self, key: PoolKey, entry: _Entry) -> None:
+    def _drop_if_unused(self, key: PoolKey, entry: PoolEntry) -> None:
         if not entry.tunnels and not entry.waiting and not entry.opening and self._entries.get(key) is entry:
             del self._entries[key]
 
     # --- what tunnels tell ------------------------------------------------------------------------------------
 
-    def _on_changed(self, tunnel: Tunnel) -> None:
+    def on_changed(self, tunnel: Tunnel) -> None:
         if not tunnel.streams:
-            tunnel.idle_since = self._parts.link.clock.now()
+            tunnel.idle_since = self.parts.link.clock.now()
             over = tunnel.retired or self._draining or tunnel.link.connection.peer_going_away
             if over or self._is_stale(tunnel):
                 tunnel.link.go_away()
         entry = self._entries.get(tunnel.key)
         if entry is not None and entry.waiting:
-            self._serve(tunnel.key, entry)
+            self.serve(tunnel.key, entry)
 
-    def _on_gone(self, tunnel: Tunnel) -> None:
+    def on_gone(self, tunnel: Tunnel) -> None:
         entry = self._entries.get(tunnel.key)
         if entry is None or tunnel not in entry.tunnels:
             return  # it was never ready: whoever opens it deals with that
         entry.tunnels.remove(tunnel)
         self._total -= 1
         if tunnel.failure is not None:
-            self._parts.watch.failed("outbound", tunnel.failure)
+            self.parts.watch.failed("outbound", tunnel.failure)
         if tunnel.ending is not None:
             tunnel.ending.cancel()
         self._open_if_needed(tunnel.key, entry)
         self._drop_if_unused(tunnel.key, entry)
 
     def _is_stale(self, tunnel: Tunnel) -> bool:
-        credentials = self._identities.current(tunnel.key.source)
+        credentials = self.identities.current(tunnel.key.source)
         return credentials is not None and is_stale(tunnel, credentials.generation)
 
     # --- retiring -------------------------------------------------------------------------------------------
@@ -286,11 +252,11 @@ class Pool:
 
     def _watch_idle(self) -> None:
         if self._sweeper is None:
-            self._sweeper = self._parts.poller.loop.call_later(max(self._policy.idle_s / 4, 0.05), self._sweep)
+            self._sweeper = self.parts.poller.loop.call_later(max(self._policy.idle_s / 4, 0.05), self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        now = self._parts.link.clock.now()
+        now = self.parts.link.clock.now()
         for tunnel in list(self.tunnels()):
             if not tunnel.streams and idle_expired(tunnel.idle_since, now, self._policy):
                 tunnel.link.go_away()
@@ -316,7 +282,7 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
         for key, entry in list(self._entries.items()):
-            self._fail(key, entry, tuple(entry.waiting), _shutting_down())
+            self.fail(key, entry, tuple(entry.waiting), _shutting_down())
             for tunnel in list(entry.tunnels):
                 tunnel.link.lost(TunnelFailure("the tunnel was closed", why="this proxy shut down"))
         self._entries.clear()

@@ -43,6 +43,7 @@ COMMAND_LINE_VARIABLES: Final = {
     "HBONE_REQUIRE_RULES": "set to true: `hbone expose` takes no port without a rule that says who may connect",
     "HBONE_JOIN_TOKEN": "the token of `hbone join`, which takes it out of its own environment",
     "HBONE_DEBUG": "set to anything: an internal error also shows its traceback",
+    "HBONE_PURE": "set to anything: the compiled modules are left out, hbone runs as plain Python",
 }
 GENERAL_VARIABLES: Final = {
     "XDG_STATE_HOME": "an absolute path: the state directory is `hbone` in it (not for root)",

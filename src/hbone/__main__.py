@@ -7,9 +7,9 @@ import sys
 def main() -> None:
     """Run the command line and exit with its code."""
     if len(sys.argv) == 2 and sys.argv[1] in {"--version", "-V"}:  # 15 ms, without click
-        from hbone import __version__
+        from hbone import __version__, native
 
-        sys.stdout.write(f"hbone {__version__}\n")
+        sys.stdout.write(f"hbone {__version__}{native.remark()}\n")
         return
     # What is imported stays: the default, a look at it after every 700 objects, is a tenth of a node's start. A process
     # that runs on sets its own (`hbone.app.run`).

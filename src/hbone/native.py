@@ -89,5 +89,10 @@ def in_use() -> bool:
     return LIBRARY in sys.modules
 
 
+def remark() -> str:
+    """What a version says behind its number."""
+    return " (compiled)" if in_use() else ""
+
+
 def _extension(name: str) -> str:
     return os.path.join(DIRECTORY, name + SUFFIX)

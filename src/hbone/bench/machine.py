@@ -6,6 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from hbone import native
 from hbone.bench.tools import TOOLS
 from hbone.values import dataclass
 
@@ -52,6 +53,8 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         try:
             found[package] = version(package)
+            if package == "hbone":
+                found[package] += native.remark()
         except PackageNotFoundError:
             continue
     found |= {tool.name: tool.version() or "unknown" for tool in TOOLS if tool.path}

@@ -12,7 +12,7 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
-from hbone import __version__
+from hbone import __version__, native
 from hbone.cli.plugins import without_plugins
 from hbone.values import dataclass
 
@@ -124,6 +124,6 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     subcommand_metavar="COMMAND …",
 )
-@click.version_option(__version__, "-V", "--version", message="hbone %(version)s")
+@click.version_option(__version__, "-V", "--version", message=f"hbone %(version)s{native.remark()}")
 def cli() -> None:
     """Identities and mutually authenticated, encrypted tunnels for every program on a network."""

@@ -36,7 +36,9 @@ REFUSED: Final = {
 }
 """Variables that ask for something which must not silently be missing, and why they cannot be honoured."""
 
-OTHER_NAMES: Final = frozenset({"HBONE_DEBUG", "HBONE_CONFIG", "HBONE_STATE_DIR", "HBONE_SOCKET", "HBONE_JOIN_TOKEN"})
+OTHER_NAMES: Final = frozenset(
+    {"HBONE_DEBUG", "HBONE_PURE", "HBONE_CONFIG", "HBONE_STATE_DIR", "HBONE_SOCKET", "HBONE_JOIN_TOKEN"}
+)
 """Variables of the command line itself."""
 
 

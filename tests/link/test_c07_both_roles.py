@@ -4,6 +4,7 @@ tunnel takes a stream past the end of a certificate that it was opened with."""
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,17 @@ def _serials(streams: Iterable[TlsStream]) -> set[int]:
     return {tls.peer_chain[0].serial_number for tls in streams}
 
 
+def _knows(node: MeshNode, app: App) -> bool:
+    return node.node.store.workload_at("", app.address.ip) is not None
+
+
 @pytest.mark.slow
 async def test_c7_peers_see_every_certificate_of_a_node_as_a_client_and_as_a_server(tmp_path: Path) -> None:
     async with CaMesh(tmp_path, ttl_s=TTL_S) as mesh, echo_app("127.0.2.1") as app_a, echo_app("127.0.2.2") as app_b:
         a = await mesh.node("shop/a", "127.0.2.1", to=str(app_b.address))
         b = await mesh.node("web/b", "127.0.2.2", to=str(app_a.address))
+        for node, app in ((a, app_b), (b, app_a)):
+            await mesh.until(partial(_knows, node, app))
         both = Seen(a, b), Seen(b, a)
         async with Load(a) as from_a, Load(b) as from_b, asyncio.timeout(TTL_S * (ROTATIONS + 2)):
             await mesh.until(lambda: min(from_a.done, from_b.done) > 3)

@@ -62,7 +62,10 @@ def exchange(address: SocketAddress, data: bytes = b"ping") -> bytes:
     """Send, end our side, and read to the end of theirs; raises ConnectionError."""
     with connect(address) as sock:
         sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:  # ENOTCONN: a reset has come since
+            raise ConnectionResetError(error.errno, "reset while sending") from error
         answer = b""
         while more := sock.recv(65536):
             answer += more

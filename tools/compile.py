@@ -85,6 +85,8 @@ def translate(directory: Path) -> list[tuple[str, list[str], list[str]]]:
             )
         except SystemExit as error:
             raise Impossible(f"mypyc takes a module for wrong:\n{said.getvalue()}") from error
+        except Exception as error:  # of a compiler that does not know this interpreter yet, say
+            raise Impossible(f"mypyc failed: {error!r}") from error
     return [
         (each.name, [str(source) for source in each.sources], [str(include) for include in each.include_dirs])
         for each in extensions
@@ -164,7 +166,7 @@ def main() -> int:
                 build(Path(directory))
                 install(Path(directory, "out"))
                 print(f"compile: ready in {time.monotonic() - started:.0f} s", file=sys.stderr)
-    except Impossible as reason:
+    except (Impossible, OSError) as reason:
         print(f"compile: hbone runs as plain Python, only slower: {reason}", file=sys.stderr)
         return int("--must" in sys.argv[1:])
     return 0

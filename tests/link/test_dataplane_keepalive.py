@@ -1,10 +1,12 @@
 """Tunnels whose peer is gone are found out; tunnels whose peer is merely slow are left alone."""
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
 
+from hbone.proxy.inbound_stream import InboundStream
 from tests.support import h2frames
 from tests.support.framepeer import FramePeer, FrameServer, connect_to, svid_of
 from tests.support.mesh import DirectIssuer, Mesh, forward_of, pair
@@ -125,3 +127,28 @@ async def test_the_first_ping_waits_for_its_interval() -> None:
             second = await client.until("PING")
             assert second.payload != first.payload
         await eventually(lambda: not stage.server.dataplane.tunnels())
+
+
+async def test_a_connection_to_an_application_that_lasts_is_probed_as_the_settings_say() -> None:
+    tcp = {"keepalive_time_s": 2, "keepalive_interval_s": 7, "keepalive_retries": 3}
+    async with pair(echo, server={"tcp": tcp}) as stage, await stage.connect() as program:
+        await program.send(b"x")
+        await program.exactly(1)
+        (carried,) = stage.server.dataplane.registry
+        assert isinstance(carried, InboundStream)
+        sock = carried.sock
+        assert sock is not None
+        await eventually(lambda: sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [sock.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [2, 7, 3]
+
+
+async def test_without_keepalive_no_connection_to_an_application_is_probed() -> None:
+    async with pair(echo, server={"tcp": {"keepalive_enabled": False}}) as stage, await stage.connect() as program:
+        await program.send(b"x")
+        await program.exactly(1)
+        assert stage.server.dataplane.inbound.parts.keep_alives is None
+        (carried,) = stage.server.dataplane.registry
+        assert isinstance(carried, InboundStream)
+        assert carried.sock is not None
+        assert not carried.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

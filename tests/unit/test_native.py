@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+import sysconfig
 from collections import defaultdict
 from pathlib import Path
 
@@ -89,3 +90,31 @@ def test_a_name_of_a_caught_error_has_one_type_in_a_function() -> None:
                 kinds.pop(None, None)
                 found += [f"{path} {function.name} {name}" for name, types in kinds.items() if len(types) > 1]
     assert found == []
+
+
+@pytest.mark.parametrize("compiler", ["there-is-no-such-compiler", "false"])
+def test_without_a_compiler_that_works_hbone_stays_as_it_is_and_says_why(
+    compiler: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = sysconfig.get_config_var
+
+    def variable(name: str) -> str | int | None:
+        return compiler if name == "CC" else known(name)
+
+    def translate(directory: Path) -> list[tuple[str, list[str], list[str]]]:
+        source = directory / "x.c"
+        source.touch()
+        return [("x", [str(source)], [])]
+
+    def install(_: Path) -> None:
+        pytest.fail("nothing was compiled")
+
+    monkeypatch.setattr(sysconfig, "get_config_var", variable)
+    monkeypatch.setattr(compiling, "up_to_date", bool)
+    monkeypatch.setattr(compiling, "translate", translate)
+    monkeypatch.setattr(compiling, "install", install)
+    monkeypatch.setattr(sys, "argv", ["compile.py"])
+    assert compiling.main() == 0
+    assert "hbone runs as plain Python, only slower" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["compile.py", "--must"])
+    assert compiling.main() == 1

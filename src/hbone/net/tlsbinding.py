@@ -105,14 +105,17 @@ class Presented:
         self._store_context = store_context
 
     def der(self) -> bytes:
-        """Their exact bytes, one after another."""
+        """Their exact bytes, one after another. Raises ValueError when OpenSSL cannot write them."""
         stack = lib.X509_STORE_CTX_get1_chain(self._store_context)
         memory = lib.BIO_new(lib.BIO_s_mem())
+        whole = True
         try:
             for index in range(lib.sk_X509_num(stack)):
                 certificate = lib.sk_X509_value(stack, index)
-                lib.i2d_X509_bio(memory, certificate)
+                whole = lib.i2d_X509_bio(memory, certificate) == 1 and whole
                 lib.X509_free(certificate)  # the stack holds a reference of its own to each
+            if not whole:  # bytes that lack a certificate must not be taken for the chain's
+                raise ValueError("the certificates cannot be written")
             start = ffi.new("char **")
             length = lib.BIO_get_mem_data(memory, start)
             return bytes(ffi.buffer(start[0], length))

@@ -52,8 +52,8 @@ def test_a_call_to_a_listener_of_ours_ends_at_once(
             node.start()
         with (
             there.entered(),
+            pytest.raises(ConnectionResetError),  # by the connect, or by what is read
             socket.create_connection((HERE, port), LIMIT_S) as caller,
-            pytest.raises(ConnectionResetError),
         ):
             caller.recv(1)
         line = node.only_access()

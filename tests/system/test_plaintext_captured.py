@@ -72,14 +72,14 @@ class Stage:
     def answered(self, server: TcpServer, source: str = FRIEND) -> bool:
         """Whether a byte comes back; else the connection was reset, and the application never saw it."""
         accepted = server.accepted
-        with self.call(server, source) as caller:
-            try:
+        try:
+            with self.call(server, source) as caller:
                 caller.sendall(b"?")
                 if caller.recv(1) == b"?":
                     return True
-            except ConnectionResetError:
-                assert server.accepted == accepted
-                return False
+        except ConnectionResetError:  # as early as out of connect: a node refuses faster than a caller wakes
+            assert server.accepted == accepted
+            return False
         raise AssertionError("neither an answer nor a reset")
 
 
@@ -178,8 +178,8 @@ def test_a_connection_to_the_listener_itself_is_no_loop(stage: Stage) -> None:
     start(stage)
     with (
         stage.there.entered(),
+        pytest.raises(ConnectionResetError),  # by the connect, or by what is read
         socket.create_connection((CART, PLAINTEXT_PORT), LIMIT_S) as caller,
-        pytest.raises(ConnectionResetError),
     ):
         caller.recv(1)
     assert "recursive call to ourselves" in stage.node.only_access().error

@@ -35,7 +35,7 @@ from hbone.errors import ConnectionCut, HboneError, NoRoute
 from hbone.identity.bundle import TrustBundle
 from hbone.net import entry
 from hbone.net.listener import Listener
-from hbone.net.poller import Poller
+from hbone.net.poller import poller_of, release
 from hbone.net.sockets import bound_address, original_destination, peer_of, remove_socket
 from hbone.net.tasks import Tasks
 from hbone.proxy.arrivals import InboundOptions, InboundParts
@@ -79,7 +79,7 @@ class DataPlane:
         self.around = around
         self.registry = Registry(settings.limits.max_connections)
         self._loop = asyncio.get_running_loop()
-        self._poller = Poller(self._loop)
+        self._poller = poller_of(self._loop)
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
         self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
@@ -319,7 +319,7 @@ class DataPlane:
             self._keep_alives.close()
         if self._half_closes is not None:
             self._half_closes.close()
-        self._poller.close()
+        release(self._poller)
 
     # --- views ----------------------------------------------------------------------------------------------
 

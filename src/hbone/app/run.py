@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import resource
+import select
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -52,12 +53,15 @@ class Stop:
         self._event.set()
 
 
-def run(work: Work) -> int:
-    """Run `work` to its end; its exit code. Errors of ours come out as they are, for the command line to tell."""
+def run(work: Work, *, carries: bool = True) -> int:
+    """Run `work` to its end; its exit code. Errors of ours come out as they are, for the command line to tell.
+
+    `carries` says that it is traffic above all. A control plane's is gRPC, at which uvloop is ahead.
+    """
     raise_open_files_limit()
     gc.set_threshold(GC_THRESHOLD, 50, 50)  # a large mesh is read before `calm_collector`: 200,000 workloads, 25 %
     forbid_core_dumps()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory(carries)) as runner:
         return runner.run(_run(work))
 
 
@@ -104,7 +108,11 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory(carries: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if carries and hasattr(select, "epoll"):
+        from hbone.net.nodeloop import NodeLoop
+
+        return NodeLoop
     if sys.platform == "win32":
         return None
     try:

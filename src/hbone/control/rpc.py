@@ -10,6 +10,7 @@ This is the one place that knows grpclib's insides. What is added to it:
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -205,7 +206,8 @@ class _Connection(H2Protocol):
 
     def abort(self) -> None:
         """Drop what is still unsent, to a client that does not read."""
-        cast("asyncio.WriteTransport", self._transport).abort()
+        with contextlib.suppress(AttributeError):  # Python 3.11.2's TLS transport, closed twice: it has ended
+            cast("asyncio.WriteTransport", self._transport).abort()
 
     async def wait_closed(self) -> None:
         handler = self.handler

@@ -7,17 +7,22 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 import pytest_asyncio
 
-from hbone.net.poller import BUSY_EVENTS, Poller
+from hbone.net.poller import BUSY_EVENTS, Poller, poller_of, release
 from tests.support.tcp import Tcp, eventually
 from tests.support.tlspeer import tcp_pair
 
 Put = Callable[[], None]
 
 
-@pytest_asyncio.fixture(params=["epoll", "the standard library's set"])
+@pytest_asyncio.fixture(params=["the loop's own", "epoll", "the standard library's set"])
 async def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Poller]:
-    if request.param == "epoll" and not hasattr(select, "epoll"):
+    if request.param != "the standard library's set" and not hasattr(select, "epoll"):
         pytest.skip("no epoll on this system")
+    if request.param == "the loop's own":
+        own = poller_of(asyncio.get_running_loop())
+        yield own
+        release(own)
+        return
     if request.param != "epoll":
         with monkeypatch.context() as patch:
             patch.delattr(select, "epoll", raising=False)

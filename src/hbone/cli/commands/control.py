@@ -57,7 +57,8 @@ def control(config: Path | None, state_dir: Path | None, print_config: bool, **f
         with placed(loaded):
             here = Place(environment=environment, state_dir=state_dir)
             file = control_file(config, load)
-            return run(lambda stop: run_control(loaded.settings, here, logs, stop, say=_say, file=file))
+            settings = loaded.settings
+            return run(lambda stop: run_control(settings, here, logs, stop, say=_say, file=file), carries=False)
     finally:
         logs.close()
 

@@ -57,7 +57,8 @@ def plan_outbound(
 ) -> OutboundPlan:
     """What to do with a connection from `source` to the address or host name that a program asked for."""
     if isinstance(destination, SocketAddress):
-        if destination.ip.is_loopback and context.listeners.take(destination.ip, destination.port):
+        # the ports first: `is_loopback` takes a microsecond
+        if context.listeners.take(destination.ip, destination.port) and destination.ip.is_loopback:
             return Refuse(
                 cause=Cause.ILLEGAL_CALL,
                 what="attempted recursive call to ourselves",

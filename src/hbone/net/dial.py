@@ -13,11 +13,12 @@ from hbone.addr import SocketAddress
 from hbone.errors import HboneError
 from hbone.net.dialoptions import DialOptions
 from hbone.net.poller import Poller
-from hbone.net.sockets import family_of, tune_tcp, upstream_failure, upstream_timeout
+from hbone.net.sockets import bare, tune_tcp, upstream_failure, upstream_timeout
 
 _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN, errno.EINTR})
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)  # on Linux a new socket can have it without a further call
 _UP = frozenset({0, errno.EISCONN})
+_IPV4, _IPV6, _STREAM = int(socket.AF_INET), int(socket.AF_INET6), int(socket.SOCK_STREAM | _NON_BLOCKING)
 
 Dialled = Callable[[socket.socket | None, HboneError | None], None]
 
@@ -111,7 +112,7 @@ def self_connected(sock: socket.socket) -> int:
 
 def _new_socket(upstream: SocketAddress, options: DialOptions) -> socket.socket:
     """A non-blocking socket of the right family; raises OSError."""
-    sock = socket.socket(family_of(upstream.ip), socket.SOCK_STREAM | _NON_BLOCKING)
+    sock = bare(_IPV6 if ":" in upstream.host else _IPV4, _STREAM)
     try:
         if not _NON_BLOCKING:
             sock.setblocking(False)

@@ -15,7 +15,7 @@ from typing import Final
 from hbone.errors import ConnectionCut, HboneError
 from hbone.net.closing import LONG
 from hbone.net.h2link import H2Link
-from hbone.net.poller import Poller
+from hbone.net.poller import STAYS_BUSY, Poller
 from hbone.net.sockets import close_with_reset
 from hbone.protocol.codes import ErrorCode, code_name
 from hbone.protocol.events import Headers
@@ -223,6 +223,8 @@ class StreamRelay:
             outbox.commit_many(self.stream.id, n, frame)
         if n < STAYS_BULK:
             self._bulk = False
+        else:
+            self._poller.busy = STAYS_BUSY
         return n
 
     def _make_room(self) -> int:

@@ -10,7 +10,6 @@ import socket
 from dataclasses import replace
 from typing import Final
 
-from hbone.addr import IpAddress
 from hbone.discovery.request import OutboundContext, Unknown
 from hbone.errors import HboneError
 from hbone.proxy.calls import Call, OutboundParts
@@ -26,7 +25,9 @@ class Outbound:
 
     def __init__(self, parts: OutboundParts) -> None:
         self.parts = parts
-        self._contexts: dict[tuple[IpAddress, Unknown], OutboundContext] = {}
+        # by the caller's address as text: hashes of addresses and enumerations are made by lines of Python
+        self._passing: dict[str, OutboundContext] = {}
+        self._refusing: dict[str, OutboundContext] = {}
 
     def connect(self, sock: socket.socket, call: Call) -> None:
         """Carry `sock`, accepted and non-blocking, to the target; it is ours from now on."""
@@ -38,13 +39,13 @@ class Outbound:
 
     def _context(self, call: Call) -> OutboundContext:
         """The context of connections like this one; kept, since making one costs as much as planning with it."""
-        key = call.downstream.ip, call.unknown
-        context = self._contexts.get(key)
+        kept = self._refusing if call.unknown is Unknown.REFUSE else self._passing
+        context = kept.get(call.downstream.host)
         if context is None:
-            if len(self._contexts) >= CONTEXTS_KEPT:
-                self._contexts.clear()
+            if len(kept) >= CONTEXTS_KEPT:
+                kept.clear()
             context = replace(self.parts.context, downstream=call.downstream.ip, unknown=call.unknown)
-            self._contexts[key] = context
+            kept[call.downstream.host] = context
         return context
 
     def refuse(

@@ -9,6 +9,7 @@ get the room that others leave, or an answer after `PoolPolicy.wait_s`.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from hbone.addr import IpAddress
 from hbone.errors import HboneError, TunnelFailure
@@ -23,6 +24,8 @@ from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import Tunnel
 from hbone.proxy.tunnelparts import TunnelParts
 
+SERVED_AT_ONCE: Final = 8
+"""Of those who waited for a tunnel: their requests leave, and the peer begins, before the next are looked after."""
 TunnelWaiter = Callable[[Tunnel | None, HboneError | None], None]
 """Called once with a tunnel that has room for a stream right now, or with the reason why there is none."""
 
@@ -53,6 +56,9 @@ class Pool:
         self._total = 0  # tunnels open or being opened
         self._draining = False
         self._sweeper: asyncio.TimerHandle | None = None
+        self._asked_in = -1  # the poller's turn
+        self._asked_for: SpiffeId | None = None
+        self._answer: Credentials | None = None
 
     # --- checkout -------------------------------------------------------------------------------------------
 
@@ -61,10 +67,20 @@ class Pool:
         entry = self._entries.get(key)
         if entry is None or entry.waiting:
             return None  # those who wait come first
-        credentials = self.identities.current(key.source)
+        credentials = self._current(key.source)
         if credentials is None:
             return None
         return self.usable(entry, credentials)
+
+    def _current(self, source: SpiffeId) -> Credentials | None:
+        """Its certificate of now; asked for once in a turn, for all connections that came with it."""
+        poller = self.parts.poller
+        if not poller.in_turn:
+            return self.identities.current(source)
+        if self._asked_in != poller.turns or self._asked_for is not source:
+            self._asked_in, self._asked_for = poller.turns, source
+            self._answer = self.identities.current(source)
+        return self._answer
 
     def usable(self, entry: PoolEntry, credentials: Credentials) -> Tunnel | None:
         while (tunnel := choose(entry.tunnels, credentials.generation, self._policy)) is not None:
@@ -167,6 +183,7 @@ class Pool:
 
     def serve(self, key: PoolKey, entry: PoolEntry) -> None:
         """Give the waiting ones the room there is, in order; open another tunnel for the rest."""
+        served = 0
         while entry.waiting:
             credentials = self.identities.current(key.source)
             tunnel = self.usable(entry, credentials) if credentials is not None else None
@@ -175,6 +192,9 @@ class Pool:
             waiter = entry.waiting.popleft()
             self._deadlines.stop((key, waiter))
             waiter(tunnel, None)
+            served += 1
+            if served % SERVED_AT_ONCE == 0:
+                tunnel.link.flush()
         self._open_if_needed(key, entry)
         self._drop_if_unused(key, entry)
 

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import socket
@@ -145,9 +146,10 @@ def test_an_address_by_which_this_machine_reaches_others_is_its_own() -> None:
 def test_an_accepted_socket_is_what_the_standard_library_makes_of_it() -> None:
     with bind_listener(SocketAddress.of(("127.0.0.1", 0))) as listening:
         listening.setblocking(True)
-        with socket.create_connection(listening.getsockname()) as caller, accept(listening, listening.family) as ours:
+        near = socket.create_connection(listening.getsockname())
+        with near as caller, contextlib.closing(accept(listening, listening.family)) as ours:
             assert (ours.family, ours.type, ours.proto) == (socket.AF_INET, socket.SOCK_STREAM, listening.proto)
             assert ours.getpeername() == caller.getsockname()
-            assert not ours.get_inheritable()
+            assert not os.get_inheritable(ours.fileno())
             caller.sendall(b"x")
             assert ours.recv(1) == b"x"

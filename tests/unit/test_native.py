@@ -37,6 +37,16 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_an_interpreter_that_was_asked_for_its_optimizations_is_not_called_plain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked_for(name: str) -> str:
+        return "'--enable-shared' '--enable-optimizations'" if name == "CONFIG_ARGS" else ""
+
+    monkeypatch.setattr(sysconfig, "get_config_var", asked_for)
+    assert not native.plain_interpreter()
+
+
 def test_compiled_modules_are_used_where_they_fit_their_sources(copy: Path) -> None:
     used, file = in_a_process_of_its_own(copy, HBONE_PURE="")
     assert (used, Path(file).suffix) == ("True", Path(native.SUFFIX).suffix)

@@ -49,7 +49,8 @@ def this_machine() -> Machine:
 
 def versions() -> dict[str, str]:
     """Version by name: Python, our packages, and the tools that are here."""
-    found = {"python": platform.python_version()}
+    plain = ", built without optimizations" if native.plain_interpreter() else ""
+    found = {"python": platform.python_version() + plain}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hbone import native
 from hbone.cli.checks import machine, network, software
 from hbone.cli.checks.finding import Finding, Status, failure, warning
 from hbone.cli.commands import doctor as command
@@ -59,6 +60,18 @@ def test_every_check_that_is_not_well_has_a_meaning_and_a_fix() -> None:
     for check in (*checks, *more, network.privileged_ports):
         for finding in check():
             assert finding.status is Status.OK or (finding.means and finding.fix)
+
+
+def test_a_python_built_without_optimizations_is_a_warning_that_says_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "plain_interpreter", lambda: True)
+    found = one(software.python())
+    assert found.status is Status.WARNING
+    assert "optimizations" in found.found
+    assert "--enable-optimizations" in found.fix
+    monkeypatch.setattr(native, "plain_interpreter", lambda: False)
+    assert one(software.python()).status is Status.OK
 
 
 def test_the_tls_check_shakes_hands_for_real() -> None:

@@ -14,9 +14,10 @@ def nothing_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def python(path: Path, *, new: bool = True, good: bool) -> str:
-    """An interpreter that answers the two questions it is asked: is it new enough, and is it of use and fast."""
-    path.write_text(f'#!/bin/sh\ncase "$2" in *version_info*) exit {int(not new)};; *) exit {int(not good)};; esac\n')
+def python(path: Path, *, new: bool = True, good: bool, whole: bool = True) -> str:
+    """An interpreter that answers what it is asked: is it new enough, slow, and has it all that is needed."""
+    answers = f"*version_info*) exit {int(not new)};; *CONFIG_ARGS*) exit {int(good)};; *) exit {int(not whole)};;"
+    path.write_text(f'#!/bin/sh\ncase "$2" in {answers} esac\n')
     path.chmod(0o755)
     return str(path)
 
@@ -60,3 +61,19 @@ def test_the_slow_one_is_used_where_there_is_no_other(tmp_path: Path, monkeypatc
     slow = running(tmp_path / "python3", monkeypatch, good=False)
     python(tmp_path / "python3.12", good=False)
     assert bootstrap.interpreter() == slow
+
+
+def test_one_without_headers_is_no_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = running(tmp_path / "python3", monkeypatch, good=False)
+    python(tmp_path / "python3.12", good=True, whole=False)
+    assert bootstrap.interpreter() == slow
+
+
+def test_a_fast_one_without_headers_is_used_and_not_called_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = python(tmp_path / "python3", good=True, whole=False)
+    monkeypatch.setattr(sys, "executable", bare)
+    python(tmp_path / "python3.12", good=True)
+    assert bootstrap.interpreter() == bare
+    assert not capsys.readouterr().err

@@ -30,7 +30,7 @@ async def open_for(pool: "Pool", key: PoolKey, entry: "PoolEntry") -> None:
     waiting = tuple(entry.waiting)
     try:
         credentials = await pool.identities.fetch(key.source)
-        if pool.usable(entry, credentials) is None:
+        if pool.usable(entry, credentials.generation) is None:
             tunnel = await _new_tunnel(pool, key, credentials)
             failure = pool.fault_of(tunnel, credentials)
             opened = tunnel if failure is None else None

@@ -58,7 +58,7 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._asked_in = -1  # the poller's turn
         self._asked_for: SpiffeId | None = None
-        self._answer: Credentials | None = None
+        self._answer = -1  # a number: what is kept here must not keep a key that was dropped
 
     # --- checkout -------------------------------------------------------------------------------------------
 
@@ -67,23 +67,22 @@ class Pool:
         entry = self._entries.get(key)
         if entry is None or entry.waiting:
             return None  # those who wait come first
-        credentials = self._current(key.source)
-        if credentials is None:
+        generation = self._generation_of(key.source)
+        if generation < 0:
             return None
-        return self.usable(entry, credentials)
+        return self.usable(entry, generation)
 
-    def _current(self, source: SpiffeId) -> Credentials | None:
-        """Its certificate of now; asked for once in a turn, for all connections that came with it."""
+    def _generation_of(self, source: SpiffeId) -> int:
+        """Of its certificate of now, -1 without one; asked for once in a turn, for all that came with it."""
         poller = self.parts.poller
-        if not poller.in_turn:
-            return self.identities.current(source)
-        if self._asked_in != poller.turns or self._asked_for is not source:
-            self._asked_in, self._asked_for = poller.turns, source
-            self._answer = self.identities.current(source)
+        if not poller.in_turn or self._asked_in != poller.turns or self._asked_for is not source:
+            self._asked_in, self._asked_for = poller.turns if poller.in_turn else -1, source
+            credentials = self.identities.current(source)
+            self._answer = credentials.generation if credentials is not None else -1
         return self._answer
 
-    def usable(self, entry: PoolEntry, credentials: Credentials) -> Tunnel | None:
-        while (tunnel := choose(entry.tunnels, credentials.generation, self._policy)) is not None:
+    def usable(self, entry: PoolEntry, generation: int) -> Tunnel | None:
+        while (tunnel := choose(entry.tunnels, generation, self._policy)) is not None:
             if tunnel.link.seems_alive():
                 return tunnel
             # nothing can be lost by saying so: its streams learn it a moment earlier
@@ -186,7 +185,7 @@ class Pool:
         served = 0
         while entry.waiting:
             credentials = self.identities.current(key.source)
-            tunnel = self.usable(entry, credentials) if credentials is not None else None
+            tunnel = self.usable(entry, credentials.generation) if credentials is not None else None
             if tunnel is None:
                 break
             waiter = entry.waiting.popleft()

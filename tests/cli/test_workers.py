@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address
@@ -19,6 +20,7 @@ import pytest
 
 from hbone.addr import SocketAddress
 from hbone.admin.client import ask
+from hbone.app.workers.balancing import BALANCES
 from hbone.bench.ports import Ports
 from hbone.bench.procfs import listens
 from hbone.config.listen import UnixListen
@@ -106,8 +108,8 @@ class Pair:
     def admin(self, name: str = "client") -> Path:
         return self.sandbox.directory / f"{name}.admin"
 
-    def get(self, path: str) -> Any:
-        return ask([UnixListen(str(self.admin()))], path)
+    def get(self, path: str, node: str = "client") -> Any:
+        return ask([UnixListen(str(self.admin(node)))], path)
 
     def metric(self, start: str) -> float:
         """The sum of the client's series whose line begins so."""
@@ -211,6 +213,31 @@ def test_two_workers_are_one_node_to_whoever_looks(pair: Pair) -> None:
     done.expect(0)
     pair.server.stop().expect(0)
     assert list(pair.sandbox.temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(not BALANCES, reason="needs Linux")
+def test_tunnels_and_long_connections_are_spread_evenly(pair: Pair) -> None:
+    """Whatever the kernel's hash says: the sum scales with cores."""
+    with ExitStack() as held:
+        conns = [held.enter_context(pair.connect()) for _ in range(8)]
+        assert all(map(echoes, conns))
+        workers = Counter(connection["worker"] for connection in pair.get("/connections"))
+        assert max(workers.values()) <= 5
+        assert sorted(tunnel["worker"] for tunnel in pair.get("/tunnels")) == [1, 2]
+        assert sorted(tunnel["worker"] for tunnel in pair.get("/tunnels", node="server")) == [1, 2]
+
+
+@pytest.mark.skipif(not BALANCES, reason="needs Linux")
+def test_a_worker_that_hangs_takes_its_share_of_new_connections_at_most(pair: Pair) -> None:
+    hung, other = pair.workers()
+    os.kill(hung["pid"], signal.SIGSTOP)
+    with ExitStack() as held:
+        for _ in range(MANY):
+            held.enter_context(pair.connect())
+        until(lambda: len(pair.get("/connections")) >= MANY // 8, "the other worker to carry some")
+        assert {one["worker"] for one in pair.get("/connections")} == {other["number"]}
+        os.kill(hung["pid"], signal.SIGCONT)
+        until(lambda: len(pair.get("/connections")) == MANY, "the rest to be carried too")
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_others_connections_go_on(pair: Pair) -> None:

@@ -7,7 +7,6 @@ What it needs from outside comes in as `Surroundings`: the mesh (a store that so
 import asyncio
 import random
 import socket
-from collections.abc import Callable
 from dataclasses import field, replace
 
 from hbone.addr import Authority, SocketAddress
@@ -34,9 +33,11 @@ from hbone.discovery.store import Change, Store
 from hbone.errors import ConnectionCut, HboneError, NoRoute
 from hbone.identity.bundle import TrustBundle
 from hbone.net import entry
-from hbone.net.listener import Listener
+from hbone.net.balance import Balance
+from hbone.net.listener import Accepted, Listener
 from hbone.net.poller import poller_of, release
 from hbone.net.sockets import bound_address, original_destination, peer_of, remove_socket
+from hbone.net.tally import Load
 from hbone.net.tasks import Tasks
 from hbone.proxy.arrivals import InboundOptions, InboundParts
 from hbone.proxy.calls import Call, OutboundParts, answer_deadlines
@@ -48,7 +49,7 @@ from hbone.proxy.outbound import Outbound
 from hbone.proxy.outcome import Counters, NoCounters, Outcomes
 from hbone.proxy.passthrough import InboundPassthrough, PlainParts
 from hbone.proxy.pool import Pool
-from hbone.proxy.registry import Registry
+from hbone.proxy.registry import CountedRegistry, Registry
 from hbone.proxy.tunnelparts import TunnelParts
 from hbone.proxy.tunnelwatch import TunnelWatch, Unwatched
 from hbone.telemetry.access import AccessLog
@@ -69,6 +70,7 @@ class Surroundings:
     watch: TunnelWatch = field(default_factory=Unwatched)
     authorize: Authorize | None = None
     naming: Naming | None = None
+    balance: Balance | None = None
 
 
 class DataPlane:
@@ -77,12 +79,14 @@ class DataPlane:
     def __init__(self, settings: NodeSettings, around: Surroundings) -> None:
         self.settings = settings
         self.around = around
-        self.registry = Registry(settings.limits.max_connections)
+        balance = around.balance
+        limit = settings.limits.max_connections
+        self.registry = Registry(limit) if balance is None else CountedRegistry(limit, balance.holds_connections)
         self._loop = asyncio.get_running_loop()
         self._poller = poller_of(self._loop)
         self._tasks = Tasks("data plane")
         self._listeners: dict[str, Listener] = {}
-        self._bound: list[tuple[str, socket.socket, Callable[[socket.socket], None]]] = []
+        self._bound: list[tuple[str, socket.socket, Accepted]] = []
         self._unix: list[str] = []  # paths of ours
         self.local = local_workloads(settings, around.store, around.naming)
         parts = replace(tunnel_parts(settings, around.clock, self._poller), watch=around.watch)
@@ -105,6 +109,8 @@ class DataPlane:
         )
         self.plaintext = InboundPassthrough(self._plain, self.local, NOWHERE, around.authorize)
         self.inbound = Inbound(self._inbound_parts(parts))
+        if balance is not None:
+            self.inbound.on_count = balance.holds_tunnels
         self.outbound = Outbound(self._outbound_parts())
         around.identities.on_renewed(self.pool.identity_renewed)
         around.identities.on_renewed(self.inbound.identity_renewed)
@@ -170,7 +176,7 @@ class DataPlane:
 
     def _bind_all(self) -> None:
         listeners = self.settings.listeners
-        named: list[tuple[str, Listen | None, Callable[[socket.socket], None]]] = [
+        named: list[tuple[str, Listen | None, Accepted]] = [
             ("inbound", listeners.inbound, self.inbound.accept),
             ("inbound_plaintext", listeners.inbound_plaintext, self.plaintext.accept),
             ("outbound", listeners.outbound, self._accept_captured),
@@ -180,9 +186,15 @@ class DataPlane:
             named.append((f"forward {place + 1}", forward.listen, self._acceptor(forward)))
         for name, listen, accepted in named:
             if listen is not None:
-                self._bound.append((name, open_listener(listen, setting_of(name)), accepted))
+                self._bound.append((name, open_listener(listen, setting_of(name)), self._spread(name, accepted)))
                 if isinstance(listen, UnixListen):
                     self._unix.append(listen.path)
+
+    def _spread(self, name: str, accepted: Accepted) -> Accepted:
+        """Over all workers, where there are more than this process."""
+        if self.around.balance is None:
+            return accepted
+        return self.around.balance.over(accepted, Load.TUNNELS if name == "inbound" else Load.CONNECTIONS)
 
     def start(self) -> None:
         """Begin to accept on what is bound."""
@@ -191,6 +203,8 @@ class DataPlane:
             keep = None if name == "inbound" else probes
             listener = self._listeners[name] = Listener(self._poller, sock, accepted, name=name, keep_alive=keep)
             listener.start()
+        if self.around.balance is not None:
+            self.around.balance.start(self._poller)
         self._bound.clear()
 
     def address(self, name: str) -> SocketAddress:
@@ -211,7 +225,7 @@ class DataPlane:
         else:
             self.outbound.connect(sock, Call(source=source, downstream=downstream, target=target))
 
-    def _acceptor(self, forward: Forward) -> Callable[[socket.socket], None]:
+    def _acceptor(self, forward: Forward) -> Accepted:
         """For one explicit listener: always the same target."""
         account = forward.account
 
@@ -281,6 +295,8 @@ class DataPlane:
 
     def unbind(self) -> None:
         """Stop accepting, and give the ports back. Harmless when repeated."""
+        if self.around.balance is not None:
+            self.around.balance.close()
         for listener in self._listeners.values():
             listener.close()
         for _, sock, _ in self._bound:

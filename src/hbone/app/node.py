@@ -122,6 +122,7 @@ class Node:
             counters=TrafficCounters(self.metrics),
             watch=TunnelCounters(self.metrics),
             naming=self._naming,
+            balance=self._parts.balance,
         )
         self.dataplane = DataPlane(self.settings, around)
         describe_tunnels(self.metrics, self.dataplane.tunnels)

@@ -18,6 +18,7 @@ from hbone.discovery.store import Source, Store
 from hbone.errors import UsageError
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import TrustDomain
+from hbone.net.balance import Balance
 from hbone.net.clock import SystemClock, system_rng
 from hbone.values import dataclass
 
@@ -91,7 +92,7 @@ class NodeParts:
 
     `files` are the node's own sources on disk, `endpoint` is a control plane to subscribe to, `mesh` the state of a
     control plane in the same process and `trust` what that has everybody trust; a node has any of these, or none.
-    `feeds`: for a worker, what its agent tells in the name of each source.
+    `feeds`: for a worker, what its agent tells in the name of each source; `balance`: how it shares connections.
     `holder`: what the control plane knows this node's certificates by. `on_trust` is told whom to trust from now on.
     """
 
@@ -108,6 +109,7 @@ class NodeParts:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     allow: tuple[AccountRef, ...] = ()
     on_trust: Callable[[TrustBundle], object] = lambda _: None
+    balance: Balance | None = None
 
 
 def parts_from(settings: NodeSettings, place: Place) -> NodeParts:

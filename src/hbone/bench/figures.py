@@ -9,7 +9,7 @@ from hbone.bench.pki import Identity
 from hbone.bench.processes import Processes, Started
 from hbone.bench.statistics import Better
 from hbone.bench.targets import TargetKind
-from hbone.bench.tools import Tool
+from hbone.bench.tools import Need
 from hbone.values import dataclass
 
 
@@ -86,7 +86,7 @@ class Workload(Protocol):
     """One load. `key` is its name on the command line; the first of `figures` is what it is about.
 
     Workloads of one `group` run one after the other on the same processes; a group of its own means fresh processes.
-    `tools` must be installed. `needs_proxies` leaves out candidates without any.
+    `tools` must be there. `needs_proxies` leaves out candidates without any.
     """
 
     @property
@@ -98,7 +98,7 @@ class Workload(Protocol):
     @property
     def figures(self) -> tuple[Figure, ...]: ...
     @property
-    def tools(self) -> tuple[Tool, ...]: ...
+    def tools(self) -> tuple[Need, ...]: ...
     @property
     def target(self) -> tuple[TargetKind, ...]: ...
     @property

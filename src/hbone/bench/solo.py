@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from hbone.bench.candidates import Ground
 from hbone.bench.figures import Figure, Slice
 from hbone.bench.targets import TargetKind
-from hbone.bench.tools import Tool
+from hbone.bench.tools import Need
 
 
 @runtime_checkable
@@ -22,7 +22,7 @@ class Solo(Protocol):
     @property
     def figures(self) -> tuple[Figure, ...]: ...
     @property
-    def tools(self) -> tuple[Tool, ...]: ...
+    def tools(self) -> tuple[Need, ...]: ...
     @property
     def target(self) -> tuple[TargetKind, ...]: ...
 

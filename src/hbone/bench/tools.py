@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from hbone.values import dataclass
 
@@ -37,6 +38,14 @@ def envoy_binary() -> Path | None:
     if found is None or Path(found).read_bytes()[:4] != b"\x7fELF":
         return None
     return Path(found)
+
+
+class Need(Protocol):
+    """What a workload cannot do without: mostly a program."""
+
+    def missing(self) -> str | None:
+        """Why it is not to be had here, and what to do about that; None when it is."""
+        ...
 
 
 @dataclass(frozen=True)

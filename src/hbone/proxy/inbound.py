@@ -5,6 +5,7 @@ accept → TLS (the verified identity is the source) → HTTP/2 → a stream of 
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from hbone.addr import SocketAddress
@@ -38,6 +39,8 @@ class Inbound:
     def __init__(self, parts: InboundParts) -> None:
         self.parts = parts
         self.handshakes = 0  # under way
+        self.on_count: Callable[[int], object] = lambda _: None
+        """Called with the number of tunnels, handshakes under way among them, when it changes."""
         self._tunnels: set[InboundTunnel] = set()
         self._draining = False
         self._closed = False  # to new streams
@@ -56,7 +59,11 @@ class Inbound:
             self.parts.outcomes.refused(parties, self._too_many())
             return
         self.handshakes += 1
+        self._counted()
         self.parts.tasks.start(self._serve(sock, peer, local, parties), name="inbound handshake")
+
+    def _counted(self) -> None:
+        self.on_count(self.handshakes + len(self._tunnels))
 
     def _too_many(self) -> TunnelFailure:
         if self.handshakes >= self.parts.options.max_handshakes:
@@ -81,9 +88,11 @@ class Inbound:
         except BaseException:
             sock.close()
             raise
+        else:
+            self._tunnels.add(tunnel)
         finally:
             self.handshakes -= 1
-        self._tunnels.add(tunnel)
+            self._counted()
         self.parts.tunnels.watch.opened("inbound")
         tunnel.ending = self.parts.tunnels.poller.loop.call_later(lasts_s(tunnel.link.tls), tunnel.finish)
         tunnel.link.start(tunnel)
@@ -122,6 +131,7 @@ class Inbound:
 
     def gone(self, tunnel: "InboundTunnel") -> None:
         self._tunnels.discard(tunnel)
+        self._counted()
         if tunnel.ending is not None:
             tunnel.ending.cancel()
 

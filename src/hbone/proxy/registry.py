@@ -1,5 +1,6 @@
 """The connections that are open now: to be shown, judged again, drained, and cut."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from hbone.errors import HboneError, TunnelFailure
@@ -51,3 +52,21 @@ class Registry(Members[Connection]):
 
     def views(self) -> tuple[ConnectionView, ...]:
         return tuple(connection.view() for connection in self)
+
+
+class CountedRegistry(Registry):
+    """One that tells `on_count` how many connections there are, when that changes."""
+
+    __slots__ = ("_on_count",)
+
+    def __init__(self, limit: int, on_count: Callable[[int], object]) -> None:
+        super().__init__(limit)
+        self._on_count = on_count
+
+    def add(self, member: Connection) -> None:
+        super().add(member)
+        self._on_count(len(self._inside))
+
+    def remove(self, member: Connection) -> None:
+        super().remove(member)
+        self._on_count(len(self._inside))

@@ -15,11 +15,13 @@ from hbone.bench.meshes import large_mesh, mesh_document, policy_list
 from hbone.bench.pki import BenchPki
 from hbone.bench.ports import Ports
 from hbone.bench.processes import Processes
+from hbone.bench.shares import CpuShares
 from hbone.bench.solo import Solo
 from hbone.bench.targets import Targets
 from hbone.bench.workloads.catalogue import CATALOGUE
+from hbone.bench.workloads.cores import Cores
 from hbone.bench.workloads.evaluation import Evaluation
-from hbone.bench.workloads.http import Reuse
+from hbone.bench.workloads.http import Http, Reuse
 from hbone.bench.workloads.load import Load
 from hbone.bench.workloads.policies import PoliciesInForce
 from hbone.bench.workloads.reload import Reload, changed
@@ -73,6 +75,18 @@ def test_requests_go_on_under_policies_and_reloads(kind: type[PoliciesInForce | 
     seen = dict(workload.measure(ground_for(workload, processes), PART))
     assert_every_figure_is_there(workload, seen)
     assert seen["rate"] > 0
+
+
+def test_more_workers_carry_more(processes: Processes) -> None:
+    """As real nodes whose workers have an eighth of a core each: no exact figure, on a machine with other work."""
+    workload = Cores(load=Http(connections=64, reuse=Reuse.KEPT))
+    for need in workload.tools:
+        if reason := need.missing():
+            pytest.skip(reason)
+    seen = dict(workload.measure(ground_for(workload, processes), Slice(seconds=1, warmup_s=1)))
+    assert_every_figure_is_there(workload, seen)
+    assert seen["ratio_4"] > 1.5
+    assert not list(CpuShares().groups())
 
 
 @pytest.mark.parametrize("count", [1, 10, 100, 1000])

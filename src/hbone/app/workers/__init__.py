@@ -12,6 +12,7 @@ agent carries no connection, so its death takes nothing with it that the workers
 channel end, drain, and end too. A worker that dies is replaced and takes the very same sockets: what waits in their
 queues is not lost (`crew.py`).
 
-The kernel spreads connections over the sets by a hash of both addresses (SO_REUSEPORT), so nobody has to hand
-them round; `docs/guide/workers.md` says what that means for the number of tunnels.
+The kernel spreads connections over the sets by a hash of both addresses (SO_REUSEPORT); what it spreads unevenly, the
+few tunnels above all, workers hand to each other (`balancing.py`, `hbone.net.balance`). `docs/guide/workers.md` says
+what that means for the number of tunnels.
 """

@@ -156,6 +156,7 @@ class Agent:
 
     def _brief(self, number: int, descriptors: Mapping[str, int]) -> Begin:
         feeds = {source.name: os.fspath(path) for source, path in self._sockets().items()}
+        balancing = self._listening.balancing
         settings = with_descriptors(self.settings, descriptors).model_copy(update={"workers": 1})
         return Begin(
             number=number,
@@ -164,6 +165,7 @@ class Agent:
             directory=os.fspath(self._directory),
             turn=os.fspath(self._directory / TURN),
             levels=self._logs.levels,
+            balance=None if balancing is None else balancing.handed(number),
         )
 
     # --- the mesh -------------------------------------------------------------------------------------------

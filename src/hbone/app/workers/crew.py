@@ -178,10 +178,12 @@ class Crew:
     async def _live(self, member: _Member) -> str:
         """Start a process and hear it to its end; how it ended."""
         descriptors = self._listening.descriptors(member.number)
+        balancing = self._listening.balancing
+        shared = () if balancing is None else balancing.descriptors(member.number)
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = member.process = await _start(theirs.fileno(), descriptors.values())
+                process = member.process = await _start(theirs.fileno(), (*descriptors.values(), *shared))
             channel = member.channel = await Channel.over(ours)
         except BaseException:
             ours.close()
@@ -225,6 +227,8 @@ class Crew:
             process.kill()
             await process.wait()
         member.process = member.channel = member.pending = None
+        if self._listening.balancing is not None:
+            self._listening.balancing.leave(member.number)
         member.silent = False
         for call in self._ended:
             call(member.number)

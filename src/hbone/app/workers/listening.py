@@ -14,6 +14,7 @@ from typing import Final
 from hbone.addr import SocketAddress
 from hbone.app.dataplane import setting_of
 from hbone.app.options import ListenerFailed, open_listener
+from hbone.app.workers.balancing import BALANCES, Balancing
 from hbone.config.listen import InheritedListen, Listen, TcpListen, UnixListen
 from hbone.config.model import NodeSettings
 from hbone.errors import UsageError
@@ -67,6 +68,7 @@ class Listening:
         self._wanted = workers_listen(settings)
         self._workers = workers
         self._listeners: dict[str, _Listener] = {}
+        self.balancing: Balancing | None = None
 
     def bind(self) -> None:
         try:
@@ -78,6 +80,8 @@ class Listening:
         except BaseException:
             self.unbind()
             raise
+        if BALANCES and self._workers > 1:
+            self.balancing = Balancing(self._workers)
 
     def _open(self, name: str, listen: Listen) -> None:
         if not isinstance(listen, TcpListen) or not SPREADS:
@@ -114,6 +118,8 @@ class Listening:
             sock = listener.own.pop(number, None)
             if sock is not None:
                 sock.close()
+        if self.balancing is not None:
+            self.balancing.give_up(number)
 
     def views(self) -> tuple[ListenerView, ...]:
         return tuple(
@@ -130,3 +136,6 @@ class Listening:
             if listener.unix_path:
                 remove_socket(listener.unix_path)
         self._listeners.clear()
+        if self.balancing is not None:
+            self.balancing.close()
+            self.balancing = None

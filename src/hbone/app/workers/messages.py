@@ -26,6 +26,7 @@ class InvalidMessage(PeerViolation):
 class Begin:
     """The agent's first words. `settings`: those of a node, JSON-shaped, its listeners descriptors.
 
+    `balance`: descriptors of what spreads tunnels over workers (`Balancing.handed`); None where nothing does.
     `feeds`: Unix sockets that tell the mesh, by the name of the source they tell of; certificates come from the first.
     `directory` is the private one that they are in; `turn` a file whose lock is held while lines are written.
     """
@@ -36,6 +37,7 @@ class Begin:
     directory: str
     turn: str
     levels: str
+    balance: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from hbone.config.model import NodeSettings
 from hbone.control.ca_client import CaClient
 from hbone.control.channel import UnixEndpoint
 from hbone.discovery.store import Source, Store
+from hbone.net.balance import Balance
+from hbone.net.clock import SystemClock
 from hbone.net.tasks import Tasks
 from hbone.telemetry.log import Logs
 from hbone.telemetry.views import as_json
@@ -118,7 +120,9 @@ class Worker:
         )
         holder = new_holder()
         source = CaClient(feeds[0].endpoint, ttl_s=self.settings.svid_ttl_s, holder=holder)
-        return NodeParts(store=Store(), source=source, feeds=feeds, holder=holder)
+        handed = self._begin.balance
+        balance = None if handed is None else Balance(self._begin.number, SystemClock(), **handed)
+        return NodeParts(store=Store(), source=source, feeds=feeds, holder=holder, balance=balance)
 
     async def _tell_ready(self, node: Node, channel: Channel) -> None:
         await node.wait_ready()

@@ -6,6 +6,7 @@ from hbone.bench.figures import Workload
 from hbone.bench.solo import Solo
 from hbone.bench.workloads.bulk import Bulk, Direction
 from hbone.bench.workloads.burst import Burst
+from hbone.bench.workloads.cores import Cores
 from hbone.bench.workloads.evaluation import Evaluation
 from hbone.bench.workloads.handshakes import Handshakes
 from hbone.bench.workloads.http import Http, Reuse
@@ -35,6 +36,9 @@ _ALL: tuple[Workload | Solo, ...] = (
     PoliciesInForce(connections=32, reuse=Reuse.NEVER),
     Reload(connections=32, reuse=Reuse.KEPT),
     Reload(connections=32, reuse=Reuse.NEVER),
+    Cores(load=Http(connections=256, reuse=Reuse.KEPT)),
+    Cores(load=Http(connections=32, reuse=Reuse.NEVER)),
+    Cores(load=Bulk(streams=8, direction=Direction.UP)),
 )
 
 CATALOGUE: Mapping[str, Workload | Solo] = {workload.key: workload for workload in _ALL}

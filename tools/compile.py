@@ -34,8 +34,9 @@ from hbone import native  # noqa: E402 -- needs the path
 
 MODULES = {
     "protocol": "connect connection events flow frames headers incoming messages meters outbox sending streams",
-    "net": "deadlines dial h2link linkwriter listener owners poller relay tls",
-    "proxy": "deliveries halfclose inbound_stream outbound outbound_stream outcome pool traffic tunnel ways",
+    "net": "deadlines dial h2link linkwriter listener members owners poller relay tls",
+    "proxy": "deliveries halfclose inbound_stream inbound_tunnel keepalive outbound outbound_stream outcome pool "
+    "registry traffic tunnel ways",
     "discovery": "plan",
     "telemetry": "access",
 }

@@ -8,7 +8,7 @@ import re
 from dataclasses import field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Self
+from typing import Any, Self
 
 from hbone.errors import PeerViolation
 from hbone.values import dataclass
@@ -73,11 +73,13 @@ class SocketAddress:
     @classmethod
     def of(cls, sockaddr: tuple[object, ...]) -> Self:
         """From what `getpeername` and its like return (AF_INET or AF_INET6)."""
-        host, port = str(sockaddr[0]), int(str(sockaddr[1]))
+        host: Any = sockaddr[0]
+        port: Any = sockaddr[1]
         if ":" in host:
             return cls(parse_ip(host.partition("%")[0]), port)
         made = cls(parse_ip(host), port)
         object.__setattr__(made, "_host", host)  # the kernel writes IPv4 as everybody does
+        object.__setattr__(made, "_text", f"{host}:{port}")
         return made
 
     @property

@@ -166,8 +166,9 @@ async def test_two_meshes_exchange_their_bundles_by_https_spiffe_and_follow_a_ro
         await y.restart(federation=[{"trust_domain": X, "url": url_of(x), "bundle": bundle_file(x)}], **listeners)
         assert roots_of(x, y)
         assert roots_of(y, x)
+        trust, (before,) = y.control.ca.trust, y.control.ca.trust.current.roots
         await y.rotate()
-        await y.until(lambda: len(y.control.ca.trust.current.roots) == 1 and y.control.ca.trust.is_newest)
+        await y.until(lambda: len(trust.current.roots) == 1 and before not in trust.current.roots and trust.is_newest)
         await x.until(lambda: roots_of(x, y) and view(x).looked_at is not None and not view(x).error)
         assert trusted(x).domains == {X, Y}
         status = await x.admin.status()

@@ -34,6 +34,7 @@ from hbone.errors import ConnectionCut, HboneError, NoRoute
 from hbone.identity.bundle import TrustBundle
 from hbone.net import entry
 from hbone.net.balance import Balance
+from hbone.net.emptying import wait_empty
 from hbone.net.listener import Accepted, Listener
 from hbone.net.poller import poller_of, release
 from hbone.net.sockets import bound_address, original_destination, peer_of, remove_socket
@@ -315,8 +316,8 @@ class DataPlane:
             async with asyncio.timeout(deadline_s):
                 await asyncio.sleep(min(GOAWAY_GRACE_S, deadline_s / 4))
                 self.inbound.finish_drain()
-                await self.registry.wait_empty()
-                await self.links.open.wait_empty()  # what the last streams wrote may still be in their tunnels
+                await wait_empty(self.registry)
+                await wait_empty(self.links.open)  # what the last streams wrote may still be in their tunnels
                 await self.links.closing.wait_empty()
         except TimeoutError:
             pass

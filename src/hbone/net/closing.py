@@ -11,6 +11,7 @@ import asyncio
 import socket
 from typing import Final
 
+from hbone.net.emptying import wait_empty
 from hbone.net.members import Members
 from hbone.net.poller import Poller
 from hbone.values import dataclass
@@ -52,7 +53,7 @@ class Closing:
 
     async def wait_empty(self) -> None:
         """Until all are closed."""
-        await self._sockets.wait_empty()
+        await wait_empty(self._sockets)
 
     def close(self) -> None:
         """Close what is left now."""

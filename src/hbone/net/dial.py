@@ -116,7 +116,10 @@ def _new_socket(upstream: SocketAddress, options: DialOptions) -> socket.socket:
     try:
         if not _NON_BLOCKING:
             sock.setblocking(False)
-        tune_tcp(sock, options.keep_alive)
+        if options.keep_alive is None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            tune_tcp(sock, options.keep_alive)
         if options.source is not None and options.source.version == upstream.ip.version:
             if hasattr(
                 socket, "IP_BIND_ADDRESS_NO_PORT"

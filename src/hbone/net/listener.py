@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from hbone.addr import SocketAddress
+from hbone.net.congestion import unpace
 from hbone.net.poller import Watcher
 from hbone.net.sockets import KeepAlive, accept, tune
 
@@ -47,6 +48,8 @@ class Listener:
         """Where it listens, or did until it was closed: an address, or a Unix socket's path."""
         # TCP options are inherited from the listening socket; keep-alive is set here once instead of per connection
         tune(sock, keep_alive)
+        if isinstance(self.address, SocketAddress) and self.address.ip.is_loopback:
+            unpace(sock)
 
     @property
     def sock(self) -> socket.socket:

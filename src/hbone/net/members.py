@@ -1,4 +1,4 @@
-"""A set that can be waited for: until the last one has left."""
+"""A set that can be waited for: until the last one has left (`hbone.net.emptying`)."""
 
 import asyncio
 from collections.abc import Iterator
@@ -35,8 +35,8 @@ class Members(Generic[_T]):
         """A copy, so that members may leave while it is walked."""
         return iter(tuple(self._inside))
 
-    async def wait_empty(self) -> None:
-        """Until the last one has left."""
-        while self._inside:
+    def emptied(self) -> asyncio.Event:
+        """Set once the last one has left; whoever waits looks again then, for some may have come since."""
+        if self._empty is None or self._empty.is_set():
             self._empty = asyncio.Event()
-            await self._empty.wait()
+        return self._empty

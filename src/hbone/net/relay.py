@@ -14,6 +14,7 @@ from typing import Final
 
 from hbone.errors import ConnectionCut, HboneError
 from hbone.net.closing import LONG
+from hbone.net.congestion import unpace_if_local
 from hbone.net.h2link import H2Link
 from hbone.net.poller import STAYS_BUSY, Poller
 from hbone.net.sockets import close_with_reset
@@ -37,6 +38,7 @@ class StreamRelay:
         "_closed",
         "_down_broken",
         "_down_done",
+        "_paced",
         "_poller",
         "_reading",
         "_remote_ended",
@@ -72,6 +74,7 @@ class StreamRelay:
         self._down_broken = False  # the application no longer takes bytes, but may still have sent some
         self._unwanted = False  # the far side takes no more of the application's bytes
         self._closed = False
+        self._paced = True
         self.bytes_up: int = 0
         self.bytes_down: int = 0
 
@@ -284,6 +287,9 @@ class StreamRelay:
         if n:
             self.bytes_down += n
             self.link.connection.consumed(stream, n)
+            if n >= SMALL_READ and self._paced:
+                self._paced = False
+                unpace_if_local(self.sock)  # only now: for a short connection it would cost more than it brings
         if n != total:
             self._store(chunks, n)
         chunks.clear()  # an idle stream keeps no views: 250 bytes of each tunnelled connection

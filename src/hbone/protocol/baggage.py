@@ -119,6 +119,7 @@ def _address(text: str) -> SocketAddress | None:
         return None
 
 
+_NO_ZEROS: Final = 1 << 64 | 1  # the last bit of each id: neither is zero
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.IGNORECASE)
 
 
@@ -136,7 +137,8 @@ class TraceParent:
 
 def fresh_traceparent(rng: Rng) -> bytes:
     """The header of a new trace, not sampled: hbone exports no spans."""
-    return b"00-%032x-%016x-00" % (rng.getrandbits(128) or 1, rng.getrandbits(64) or 1)
+    ids = b"%048x" % (rng.getrandbits(192) | _NO_ZEROS)
+    return b"00-" + ids[:32] + b"-" + ids[32:] + b"-00"
 
 
 def parse_traceparent(value: bytes) -> TraceParent | None:

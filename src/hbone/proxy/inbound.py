@@ -3,26 +3,21 @@
 accept → TLS (the verified identity is the source) → HTTP/2 → a stream of each CONNECT: `hbone.proxy.inbound_stream`
 """
 
-import asyncio
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from hbone.addr import SocketAddress
-from hbone.errors import HboneError, NoRoute, PeerViolation, TunnelFailure
+from hbone.errors import HboneError, NoRoute, TunnelFailure
 from hbone.identity.bundle import TrustBundle
 from hbone.identity.spiffe import SpiffeId
 from hbone.net import handshake
-from hbone.net.h2link import H2Link
+from hbone.net.congestion import unpace_if_local
 from hbone.net.sockets import local_of, peer_of
-from hbone.protocol.codes import StreamViolation
-from hbone.protocol.events import Headers
-from hbone.protocol.outbox import OutboxOverflow
 from hbone.protocol.settings import Role
-from hbone.protocol.streams import Stream
 from hbone.proxy.arrivals import Arrival, InboundParts
 from hbone.proxy.deliveries import Deliveries
-from hbone.proxy.inbound_stream import InboundStream
+from hbone.proxy.inbound_tunnel import InboundTunnel
 from hbone.proxy.outcome import Parties, party_of
 from hbone.proxy.trusting import distrust, lasts_s, outgrown
 from hbone.proxy.tunnel import next_tunnel_id
@@ -58,6 +53,7 @@ class Inbound:
             sock.close()
             self.parts.outcomes.refused(parties, self._too_many())
             return
+        unpace_if_local(sock)
         self.handshakes += 1
         self._counted()
         self.parts.tasks.start(self._serve(sock, peer, local, parties), name="inbound handshake")
@@ -103,7 +99,7 @@ class Inbound:
 
     async def _shake_hands(
         self, sock: socket.socket, ends: tuple[SocketAddress, SocketAddress], parties: Parties
-    ) -> "InboundTunnel":
+    ) -> InboundTunnel:
         parts = self.parts
         peer, local = ends
         served = parts.local.served_at(local)
@@ -123,13 +119,13 @@ class Inbound:
             error = distrust(tls, newest.contexts.bundle)  # trust changed during the handshake
             if error is not None:
                 raise error
-        deliveries = Deliveries(parts.local, peer, local, served)
+        deliveries = Deliveries(parts.local, peer, local, served, tls.peer)
         arrival = Arrival(
             id=next_tunnel_id(), peer=peer, local=local, served=served, source=tls.peer, deliveries=deliveries
         )
-        return InboundTunnel(self, parts.tunnels.new_link(tls, Role.SERVER), arrival)
+        return InboundTunnel(parts, self.gone, parts.tunnels.new_link(tls, Role.SERVER), arrival)
 
-    def gone(self, tunnel: "InboundTunnel") -> None:
+    def gone(self, tunnel: InboundTunnel) -> None:
         self._tunnels.discard(tunnel)
         self._counted()
         if tunnel.ending is not None:
@@ -171,7 +167,7 @@ class Inbound:
                 cut += 1
         return cut
 
-    def _finish_soon(self, tunnel: "InboundTunnel") -> None:
+    def _finish_soon(self, tunnel: InboundTunnel) -> None:
         if tunnel.draining:
             return
         tunnel.link.announce_going_away()
@@ -181,79 +177,3 @@ class Inbound:
 
     def tunnels(self) -> tuple[TunnelView, ...]:
         return tuple(tunnel.view() for tunnel in self._tunnels)
-
-
-class InboundTunnel:
-    """Server side of one tunnel: makes a stream of each CONNECT."""
-
-    __slots__ = ("_arrival", "_inbound", "_opened", "draining", "ending", "link")
-
-    def __init__(self, inbound: Inbound, link: H2Link, arrival: Arrival) -> None:
-        self._inbound = inbound
-        self._opened: Instant = link.now()
-        self._arrival = arrival
-        self.link = link
-        self.draining = False
-        self.ending: asyncio.TimerHandle | None = None  # when its certificates end
-
-    @property
-    def local_identity(self) -> SpiffeId:
-        """Whom its client has reached."""
-        return self._arrival.served.workload.identity
-
-    def finish(self) -> None:
-        """No more streams; close with the last one."""
-        self.draining = True
-        self.link.go_away()
-
-    def on_ready(self) -> None:
-        """The client's SETTINGS."""
-
-    def on_request(self, stream: Stream, headers: Headers, *, end_stream: bool) -> None:
-        connection = InboundStream(self._inbound.parts, self.link, stream, self._arrival)
-        stream.owner = connection
-        connection.begin(headers)
-        if end_stream and not connection.closed:
-            connection.on_end()
-
-    def on_refused(self, error: StreamViolation) -> None:
-        """A request that never became a stream: HTTP/2 itself has answered it."""
-        self._log_refused(error)
-
-    def on_going_away(self, last_stream_id: int) -> None:
-        del last_stream_id
-        self.on_slot_free()
-
-    def on_slot_free(self) -> None:
-        if (self.draining or self.link.connection.peer_going_away) and not self.link.connection.streams:
-            self.link.go_away()
-
-    def on_closed(self, error: HboneError | None) -> None:
-        self._inbound.gone(self)
-        if error is not None:
-            self._inbound.parts.tunnels.watch.failed("inbound", error)
-        if isinstance(error, PeerViolation | OutboxOverflow):
-            self._log_refused(error)
-
-    def _log_refused(self, error: HboneError) -> None:
-        arrival = self._arrival
-        parties = Parties("inbound", str(arrival.peer), str(arrival.local), party_of(None, arrival.source))
-        self._inbound.parts.outcomes.refused(parties, error)
-
-    def view(self) -> TunnelView:
-        connection, arrival = self.link.connection, self._arrival
-        return TunnelView(
-            id=arrival.id,
-            direction="inbound",
-            local=str(arrival.local),
-            peer=str(arrival.peer),
-            local_identity=str(self.local_identity),
-            peer_identity=str(arrival.source),
-            streams=len(connection.streams),
-            max_streams=connection.settings.max_concurrent_streams or 0,
-            age_s=self.link.now() - self._opened,
-            draining=self.draining,
-            tls_version=self.link.tls.tls_version,
-            cipher=self.link.tls.cipher,
-            group=self.link.tls.group,
-        )

@@ -9,8 +9,6 @@ reachable 503; and 200 only when the application's connection is up.
 import socket
 from functools import partial
 
-from hbone.addr import text_of
-from hbone.discovery.inbound import Deliver
 from hbone.discovery.outcomes import Refuse
 from hbone.errors import ConnectionCut, HboneError, InvalidTarget, NoRoute
 from hbone.net.dial import Dial
@@ -22,9 +20,9 @@ from hbone.protocol.events import Headers
 from hbone.protocol.proxyv2 import proxy_header
 from hbone.protocol.streams import Stream
 from hbone.proxy.arrivals import Arrival, InboundParts
+from hbone.proxy.deliveries import Delivery
 from hbone.proxy.judge import Facts
-from hbone.proxy.labels import baggage_of
-from hbone.proxy.outcome import Parties, connection_view, party_of
+from hbone.proxy.outcome import Parties, connection_view
 from hbone.telemetry.views import ConnectionView
 from hbone.times import Instant
 
@@ -40,48 +38,39 @@ class InboundStream(StreamRelay):
         self._arrival = arrival
         self._dial: Dial | None = None
         self._started: Instant | None = None
-        self._parties = Parties("inbound", text_of(arrival.peer), text_of(arrival.local))
+        self._parties = Parties("inbound", arrival.deliveries.peer_text, arrival.deliveries.local_text)
         self.facts: Facts | None = None
 
     def begin(self, headers: Headers) -> None:
         """Decide what becomes of the request; everything up to the dial happens at once."""
         parts, arrival = self._parts, self._arrival
-        self._parties.src = party_of(arrival.deliveries.source(), arrival.source)
+        self._parties.src = arrival.deliveries.source()
         refusal = parts.registry.refusal()
         parts.registry.add(self)
         try:
             if refusal is not None:
                 raise refusal
-            request = parse_request(headers)
-            deliver = self._target(request)
+            delivery = self._target(parse_request(headers))
         except HboneError as error:
             self._answer_failure(error)
             return
-        self._parties.dst = party_of(deliver.destination, deliver.destination.identity)
-        self._parties.hbone_addr = text_of(request.authority)
+        deliver = delivery.deliver
+        self._parties.dst = delivery.destination
+        self._parties.hbone_addr = delivery.authority
         self._parties.service = deliver.service
         self._parties.mutual_tls = True
         self._started = parts.outcomes.opened(self._parties)
         denial = None
         if parts.options.authorize is not None:
-            self.facts = self._facts(deliver)
-            denial = parts.options.authorize(self.facts)
+            self.facts = delivery.facts
+            denial = parts.options.authorize(delivery.facts)
         if denial is not None:
             self._answer_failure(denial)
             return
-        self._dial = Dial(parts.tunnels.poller, deliver.upstream, parts.options.dial, partial(self._dialled, deliver))
+        self._dial = Dial(parts.tunnels.poller, deliver.upstream, parts.options.dial, partial(self._dialled, delivery))
         self._dial.start()
 
-    def _facts(self, deliver: Deliver) -> Facts:
-        arrival = self._arrival
-        return Facts(
-            identity=arrival.source,
-            source=arrival.peer,
-            destination=deliver.judged,
-            workload=deliver.destination,
-        )
-
-    def _target(self, request: ReceivedRequest) -> Deliver:
+    def _target(self, request: ReceivedRequest) -> Delivery:
         """Where to deliver; raises InvalidTarget (400) or NoRoute (503)."""
         context = self._parts.options.context
         plan = self._arrival.deliveries.plan(request.authority, request.forwarded_host, context)
@@ -90,12 +79,13 @@ class InboundStream(StreamRelay):
             raise kind(plan.what, why=plan.why, fix=plan.fix, authority=request.authority)
         return plan
 
-    def _dialled(self, deliver: Deliver, sock: socket.socket | None, error: HboneError | None) -> None:
+    def _dialled(self, delivery: Delivery, sock: socket.socket | None, error: HboneError | None) -> None:
         self._dial = None
+        deliver = delivery.deliver
         if sock is None:
             self._answer_failure(error or NoRoute(f"no connection to {deliver.upstream}"))
             return
-        baggage = baggage_of(deliver.destination) if self._parts.options.response_baggage else None
+        baggage = delivery.baggage if self._parts.options.response_baggage else None
         self.link.answer(self.stream, response_headers(200, baggage), end_stream=False)
         if deliver.proxy_header is not None:
             try:  # a fresh socket's buffer takes the header whole

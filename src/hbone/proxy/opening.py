@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from hbone.errors import HboneError, TunnelFailure
 from hbone.net import handshake
+from hbone.net.congestion import unpace_if_local
 from hbone.net.connecting import dial
 from hbone.protocol.settings import Role
 from hbone.proxy.identities import Credentials
@@ -70,6 +71,7 @@ async def open_tunnel(
 ) -> Tunnel:
     """A tunnel that is ready; raises UpstreamFailed, TlsFailure, PeerRejected, TunnelFailure."""
     sock = await dial(parts.poller, key.peer, parts.dial)
+    unpace_if_local(sock)
     deadline = Instant(parts.poller.loop.time() + parts.handshake_timeout_s)
     shaking = handshake.connect(sock, credentials.contexts, expected=key.expected, deadline=deadline)
     tls = await watched(shaking, parts.watch, "outbound", parts.poller.loop.time)

@@ -85,7 +85,14 @@ class OutboundStream(StreamRelay):
         return
 
     def begin(self) -> None:
-        self._parts.registry.add(self)
+        parts, call = self._parts, self._call
+        parts.registry.add(self)
+        if self._attempts == 0:
+            way = parts.ways.settled(parts.directory.version, call.source, self._context, self._parties.dst_addr)
+            if way is not None:
+                self._attempts = 1
+                self._carry(way)
+                return
         self._attempt()
 
     def _attempt(self) -> None:
@@ -95,7 +102,11 @@ class OutboundStream(StreamRelay):
         plan = plan_outbound(parts.directory, call.source, call.target, parts.selector, self._context)
         match plan:
             case ThroughTunnel() | ThroughWaypoint():
-                self._carry(parts.ways.of(plan, call.source, call.downstream.ip))
+                way = parts.ways.of(plan, call.source, call.downstream.ip)
+                if self._attempts == 1 and not self._context.addresses:
+                    target = self._parties.dst_addr
+                    parts.ways.settle(parts.directory.version, call.source, self._context, target, way)
+                self._carry(way)
             case Passthrough():
                 self._pass_through(plan)
             case Resolve():

@@ -11,6 +11,7 @@ from hbone.addr import SocketAddress
 from hbone.discovery.listeners import OwnListeners
 from hbone.errors import HboneError, NoRoute
 from hbone.net.closing import Closing
+from hbone.net.congestion import unpace_if_local
 from hbone.net.dial import Dial
 from hbone.net.dialoptions import DialOptions
 from hbone.net.poller import Poller
@@ -83,6 +84,7 @@ class PlainConnection:
         self._retry = None
         self._started = self._parts.outcomes.opened(self._parties)
         self._entry.connected(self._sock)
+        unpace_if_local(upstream)
         self._splice = Splice(self._parts, self._sock, upstream, self)
         self._splice.start()
 

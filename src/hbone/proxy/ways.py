@@ -9,6 +9,7 @@ from typing import Final
 from hbone.addr import IpAddress, text_of
 from hbone.discovery.model import Workload
 from hbone.discovery.outcomes import ThroughTunnel, ThroughWaypoint
+from hbone.discovery.request import OutboundContext
 from hbone.identity.spiffe import SpiffeId
 from hbone.protocol.connect import RequestHead
 from hbone.proxy.labels import baggage_of
@@ -56,12 +57,42 @@ class Way:
         return self._peer_side
 
 
+class Settled:
+    """Holds what it is found by, so that no other object can have its id."""
+
+    __slots__ = ("context", "source", "way")
+
+    def __init__(self, source: Workload, context: OutboundContext, way: Way) -> None:
+        self.source = source
+        self.context = context
+        self.way = way
+
+
 class Ways:
     """Those that were gone lately. Looked up by object identity: equal plans, workloads and addresses are one object
     each (nearly always: where they are not, a way is merely made twice)."""
 
     def __init__(self) -> None:
         self._ways: dict[tuple[int, int, int], Way] = {}
+        self._version = -1
+        self._settled: dict[tuple[int, int, str], Settled] = {}
+
+    def settled(self, version: int, source: Workload, context: OutboundContext, target: str) -> Way | None:
+        """The way that was settled for these before, while the mesh is still of that `version`."""
+        if version != self._version:
+            return None
+        settled = self._settled.get((id(source), id(context), target))
+        return None if settled is None else settled.way
+
+    def settle(self, version: int, source: Workload, context: OutboundContext, target: str, way: Way) -> None:
+        """Remember a way that was planned for these, if it is planned so each time: neither was there a choice between
+        endpoints, nor was anything looked up or tried before."""
+        if not isinstance(way.plan, ThroughTunnel) or way.plan.service is not None:
+            return
+        if version != self._version or len(self._settled) >= WAYS_KEPT:
+            self._version = version
+            self._settled.clear()
+        self._settled[id(source), id(context), target] = Settled(source, context, way)
 
     def of(self, plan: Carried, source: Workload, source_ip: IpAddress) -> Way:
         key = id(plan), id(source), id(source_ip)

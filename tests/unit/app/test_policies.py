@@ -1,9 +1,11 @@
 """Open connections are judged again, whatever goes wrong with one of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from hbone.addr import SocketAddress
-from hbone.app.policies import NodePolicies
+from hbone.app.policies import PASSING_KEPT, NodePolicies
 from hbone.discovery.model import Workload
 from hbone.discovery.store import Source, Store, Update
 from hbone.errors import HboneError
@@ -57,3 +59,52 @@ async def test_a_fault_with_one_connection_does_not_keep_the_others_nor_it_from_
         policies.replace(Source.XDS, [closed("shop", "nobody", Scope.NAMESPACE, "a test")])
         await eventually(lambda: len(registry) == 0)
     assert caplog.text.count("a bug") >= 2
+
+
+# --- the same facts again: connections of one tunnel to one target ---------------------------------------------------
+
+
+def asked(workload: Workload = CART) -> tuple[NodePolicies, Facts, Store]:
+    store = Store()
+    store.apply(Update(workloads=(workload,)), Source.XDS)
+    facts = Facts(
+        identity=None,
+        source=SocketAddress.parse("127.0.0.9:1"),
+        destination=SocketAddress.parse("127.0.0.1:80"),
+        workload=workload,
+    )
+    return NodePolicies(store, None, SystemClock()), facts, store
+
+
+def test_who_was_let_in_is_kept_out_once_a_policy_says_so() -> None:
+    policies, facts, _ = asked()
+    assert policies.authorize(facts) is None
+    policies.replace(Source.XDS, [closed("shop", "nobody", Scope.NAMESPACE, "a test")])
+    assert policies.authorize(facts) is not None
+    assert policies.authorize(facts) is not None
+    policies.replace(Source.XDS, [])
+    assert policies.authorize(facts) is None
+
+
+def test_who_was_let_in_is_kept_out_once_the_workload_comes_under_a_policy() -> None:
+    policies, facts, store = asked()
+    policies.replace(Source.XDS, [closed("shop", "nobody", Scope.WORKLOAD_SELECTOR, "a test")])
+    assert policies.authorize(facts) is None
+    store.apply(Update(workloads=(replace(CART, authorization_policies=("shop/nobody",)),)), Source.XDS)
+    assert policies.authorize(facts) is not None
+
+
+def test_policies_that_watch_count_each_connection() -> None:
+    policies, facts, _ = asked()
+    watching = replace(closed("shop", "nobody", Scope.NAMESPACE, "a test"), dry_run=True)
+    policies.replace(Source.XDS, [watching])
+    for _ in range(3):
+        assert policies.authorize(facts) is None
+    assert sum(count.would_deny for count in policies.engine.dry_run.values()) == 3
+
+
+def test_what_is_kept_of_those_let_in_is_bounded() -> None:
+    policies, facts, _ = asked()
+    for port in range(1, PASSING_KEPT + 10):
+        assert policies.authorize(replace(facts, source=SocketAddress(facts.source.ip, port))) is None
+    assert policies.authorize(facts) is None

@@ -1,14 +1,15 @@
 import asyncio
 
+from hbone.net.emptying import wait_empty
 from hbone.net.members import Members
 
 
 async def test_whoever_waits_goes_on_when_the_last_one_has_left() -> None:
     members: Members[str] = Members()
-    await members.wait_empty()
+    await wait_empty(members)
     members.add("a")
     members.add("b")
-    waiting = asyncio.create_task(members.wait_empty())
+    waiting = asyncio.create_task(wait_empty(members))
     await asyncio.sleep(0)
     members.remove("a")
     members.remove("a")
@@ -21,7 +22,7 @@ async def test_whoever_waits_goes_on_when_the_last_one_has_left() -> None:
 async def test_who_comes_between_the_last_leaving_and_the_waking_is_waited_for_too() -> None:
     members: Members[str] = Members()
     members.add("a")
-    waiting = asyncio.create_task(members.wait_empty())
+    waiting = asyncio.create_task(wait_empty(members))
     await asyncio.sleep(0)
     members.remove("a")
     members.add("b")

@@ -3,17 +3,19 @@
 from dataclasses import replace
 
 from hbone.addr import SocketAddress, parse_ip
-from hbone.discovery.inbound import Deliver, InboundContext, Served
+from hbone.discovery.inbound import InboundContext, Served
 from hbone.discovery.model import Workload
 from hbone.discovery.outcomes import Refuse, ThroughTunnel
 from hbone.discovery.plan import plan_outbound
+from hbone.discovery.request import OutboundContext, Unknown
 from hbone.discovery.select import Selector
 from hbone.discovery.store import Store, Update
 from hbone.net.clock import system_rng
-from hbone.proxy.deliveries import PLANS_KEPT, Deliveries
+from hbone.proxy.deliveries import PLANS_KEPT, Deliveries, Delivery
 from hbone.proxy.local import DedicatedWorkload, Exposed
+from hbone.proxy.outcome import party_of
 from hbone.proxy.ways import WAYS_KEPT, Ways
-from tests.unit.discovery.builders import workload
+from tests.unit.discovery.builders import service, workload
 
 WEB, JOB, CART = workload("web", "10.0.0.1"), workload("job", "10.0.0.2"), workload("cart", "10.0.0.9")
 TARGET = SocketAddress.parse("10.0.0.9:80")
@@ -64,20 +66,57 @@ def test_ways_are_forgotten_before_they_are_too_many() -> None:
     assert ways.of(plan, WEB, IP) is not first
 
 
+def test_a_settled_way_needs_no_plan_until_the_mesh_changes() -> None:
+    store, ways, context = mesh(WEB, CART), Ways(), OutboundContext()
+    target = str(TARGET)
+    assert ways.settled(store.version, WEB, context, target) is None
+    way = ways.of(tunnel_plan(store), WEB, IP)
+    ways.settle(store.version, WEB, context, target, way)
+    assert ways.settled(store.version, WEB, context, target) is way
+    assert ways.settled(store.version, JOB, context, target) is None
+    assert ways.settled(store.version, WEB, OutboundContext(unknown=Unknown.REFUSE), target) is None
+    assert ways.settled(store.version, WEB, context, "10.0.0.9:81") is None
+    store.apply(Update(workloads=(replace(CART, hbone_port=15018),)))
+    assert ways.settled(store.version, WEB, context, target) is None
+    ways.settle(store.version, WEB, context, target, ways.of(tunnel_plan(store), WEB, IP))
+    settled = ways.settled(store.version, WEB, context, target)
+    assert settled is not None
+    assert settled.key.peer.port == 15018
+
+
+def test_a_way_to_one_of_several_endpoints_is_chosen_each_time() -> None:
+    store, ways, context = mesh(WEB, CART), Ways(), OutboundContext()
+    plan = replace(tunnel_plan(store), service=service("cart", "10.1.0.1"))
+    ways.settle(store.version, WEB, context, "10.1.0.1:80", ways.of(plan, WEB, IP))
+    assert ways.settled(store.version, WEB, context, "10.1.0.1:80") is None
+
+
+def test_settled_ways_are_forgotten_before_they_are_too_many() -> None:
+    store, ways, context = mesh(WEB, CART), Ways(), OutboundContext()
+    way = ways.of(tunnel_plan(store), WEB, IP)
+    for port in range(WAYS_KEPT + 1):
+        ways.settle(store.version, WEB, context, str(port), way)
+    assert ways.settled(store.version, WEB, context, "0") is None
+    assert ways.settled(store.version, WEB, context, str(WAYS_KEPT)) is way
+
+
 def deliveries(store: Store) -> Deliveries:
     local = DedicatedWorkload(store, CART, "cart", Exposed())
-    return Deliveries(local, SocketAddress(IP, 40_000), SocketAddress(CART.addresses[0], 15008), Served(workload=CART))
+    peer, here = SocketAddress(IP, 40_000), SocketAddress(CART.addresses[0], 15008)
+    return Deliveries(local, peer, here, Served(workload=CART), WEB.identity)
 
 
 def test_a_target_is_planned_once_while_the_mesh_stays() -> None:
     store, context = mesh(WEB, CART), InboundContext()
     kept = deliveries(store)
-    assert kept.source() is store.workload(WEB.uid)
+    assert kept.source() == party_of(store.workload(WEB.uid), WEB.identity)
     first = kept.plan(TARGET, None, context)
-    assert isinstance(first, Deliver)
+    assert isinstance(first, Delivery)
+    assert (first.deliver.destination, first.authority) == (CART, str(TARGET))
+    assert (first.facts.identity, first.facts.source) == (WEB.identity, SocketAddress(IP, 40_000))
     assert kept.plan(SocketAddress.parse(str(TARGET)), None, context) is first
     store.apply(Update(removed=(WEB.uid,)))
-    assert kept.source() is None
+    assert kept.source() == party_of(None, WEB.identity)
     assert kept.plan(TARGET, None, context) is not first
 
 

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from hbone.net.listener import Accepted
+from hbone.net.listener import SAY_AGAIN_S, Accepted
 from hbone.net.poller import Watcher
 from hbone.net.sockets import bare, close_with_reset
 from hbone.net.tally import Allowance, Load, Tally, tally_bytes
@@ -46,8 +46,10 @@ class Balance:
             sock.setblocking(False)
         self._clock = clock
         self._allowance = Allowance(clock.now())
+        self._spare = os.dup(inbox)  # given up for a moment, so that even without free descriptors one can be taken
         self._watcher: Watcher | None = None
         self._reading = False
+        self._said_at = float("-inf")
         self._accepted: list[Accepted] = []
 
     def over(self, accepted: Accepted, load: Load) -> Accepted:
@@ -105,6 +107,8 @@ class Balance:
                 close_with_reset(sock)
         for mailbox in (self._inbox, *self._outboxes.values()):
             mailbox.close()
+        if self._spare >= 0:
+            os.close(self._spare)
         self._tally.release()
         self._map.close()
 
@@ -133,21 +137,44 @@ class Balance:
 
     def _take(self) -> Sequence[tuple[socket.socket, int]] | None:
         """The next one with the number of its listener; nothing for one that was lost, None when there is none."""
+        if self._spare >= 0:
+            os.close(self._spare)
         try:
             said, fds, _, _ = socket.recv_fds(self._inbox, _WHAT.size, 1, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
+            said, fds = None, []
+        exhausted = not self._keep_spare()
+        if said is None:
             return None
         if not said:  # all that could write are gone, the agent first: we shall end too
             self._stop_reading()
             return None
-        if not fds:
-            fix = "raise the open files limit (ulimit -n)"
-            log.warning("a connection from another worker was lost", extra={"why": "no descriptor is free", "fix": fix})
+        if not fds or exhausted:
+            for fd in fds:
+                close_with_reset(bare(socket.AF_INET, socket.SOCK_STREAM, fd))
+            if exhausted:
+                self._keep_spare()
+            self._say_lost()
             return ()
         family, number = _WHAT.unpack(said)
         sock = bare(family, socket.SOCK_STREAM, fds[0])
         sock.setblocking(False)
         return ((sock, number),)
+
+    def _say_lost(self) -> None:
+        now = self._clock.now()
+        if now - self._said_at >= SAY_AGAIN_S:
+            self._said_at = now
+            fix = "raise the open files limit (ulimit -n)"
+            log.warning("connections from other workers are reset", extra={"why": "no descriptor is free", "fix": fix})
+
+    def _keep_spare(self) -> bool:
+        """Whether there is a descriptor for it."""
+        try:
+            self._spare = os.dup(self._inbox.fileno())
+        except OSError:
+            self._spare = -1
+        return self._spare >= 0
 
     @staticmethod
     def _serve(sock: socket.socket, accepted: Accepted) -> None:

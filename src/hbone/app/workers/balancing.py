@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hbone.net.sockets import close_with_reset
 from hbone.net.tally import Tally, tally_bytes
 
 BALANCES: Final = sys.platform == "linux"  # elsewhere all workers accept from one socket, and there is no memfd
@@ -72,7 +73,7 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
 
 
 def _lose_one(inbox: socket.socket) -> bool:
-    """Whether there was one. A connection with unread bytes that is closed is reset."""
+    """Whether there was one. It is reset: a caller who waits for the first word must not take this for an end."""
     room = socket.CMSG_SPACE(array.array("i").itemsize)
     try:
         said, ancillary, _, _ = inbox.recvmsg(2, room, socket.MSG_CMSG_CLOEXEC)
@@ -82,5 +83,5 @@ def _lose_one(inbox: socket.socket) -> bool:
         fds = array.array("i")
         fds.frombytes(data)
         for fd in fds:
-            os.close(fd)
+            close_with_reset(socket.socket(fileno=fd))
     return bool(said)

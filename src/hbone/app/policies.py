@@ -69,7 +69,7 @@ class NodePolicies:
         decision = self.engine.judge(_facts(facts, self._directory))
         if decision.observed is not None:
             self._note(facts, decision, decision.observed)
-        elif decision.allowed:
+        elif decision.allowed and facts.identity is not None:  # in clear each connection has facts of its own
             if len(self._passing) >= PASSING_KEPT:
                 self._passing.clear()
             self._passing[id(facts)] = facts

@@ -9,6 +9,7 @@ from hbone.app.policies import PASSING_KEPT, NodePolicies
 from hbone.discovery.model import Workload
 from hbone.discovery.store import Source, Store, Update
 from hbone.errors import HboneError
+from hbone.identity.spiffe import SpiffeId
 from hbone.net import tasks as tasks_module
 from hbone.net.clock import SystemClock
 from hbone.net.tasks import Tasks
@@ -18,6 +19,7 @@ from hbone.proxy.registry import Registry
 from hbone.telemetry.views import ConnectionView
 from tests.support.tcp import eventually
 
+CALLER = SpiffeId.parse("spiffe://cluster.local/ns/shop/sa/web")
 CART = Workload(uid="cart", name="cart", namespace="shop", service_account="cart")
 
 
@@ -68,7 +70,7 @@ def asked(workload: Workload = CART) -> tuple[NodePolicies, Facts, Store]:
     store = Store()
     store.apply(Update(workloads=(workload,)), Source.XDS)
     facts = Facts(
-        identity=None,
+        identity=CALLER,
         source=SocketAddress.parse("127.0.0.9:1"),
         destination=SocketAddress.parse("127.0.0.1:80"),
         workload=workload,
